@@ -1,0 +1,171 @@
+"""UniVidX adapter files into an `AdapterBank`, checked whole: a wrong or damaged file is refused with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..joint.adapters import AdapterBank
+from ..joint.streams import Family
+from .adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead, parse_key
+from .detect import detect, family_of
+from .safetensors_file import check_finite, load_tensors, name_some
+
+EMPTY_PROMPT_SUFFIX = ".empty_prompt.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedAdapters:
+    """The bank of a file, its family and rank, and warnings a user should read."""
+
+    family: Family
+    bank: AdapterBank
+    rank: int
+    warnings: tuple[str, ...]
+
+
+def load_adapters(path: str | Path, *, family: Family | None = None, dtype: torch.dtype | None = None,
+                  device: str = "cpu") -> LoadedAdapters:
+    """Load the adapters of a checkpoint; with `family` given, only that family's.
+
+    dtype None keeps the file's. Raises FileNotFoundError, or ValueError: not adapters, wrong family, missing or extra
+    tensors, shapes that do not fit together, values that are not finite, truncated, pickle.
+    """
+    found = detect(path)
+    if found.kind != "adapters":
+        raise ValueError(f"'{Path(path).name}' holds no layer adapters: it is {found.line}.")
+    return read_adapters(load_tensors(path), Path(path).name, family=family, dtype=dtype, device=device)
+
+
+def read_adapters(tensors: dict[str, Tensor], name: str, *, family: Family | None = None,
+                  dtype: torch.dtype | None = None, device: str = "cpu") -> LoadedAdapters:
+    """The same from tensors in memory under the checkpoint's keys; `name` stands for the file in errors."""
+    keyed: dict[AdapterKey, Tensor] = {}
+    strangers = []
+    for text, tensor in tensors.items():
+        key = parse_key(text)
+        if key is None:
+            strangers.append(text)
+        else:
+            keyed[key] = tensor
+    names = {key.adapter for key in keyed}
+    found = family_of(names)
+    if family is not None and found is not None and found is not family:
+        raise ValueError(f"'{name}' belongs to the {found.name} family ({', '.join(found.file_adapters)}), "
+                         f"but the {family.name} family is asked for: choose its file.")
+    found = found or _nearest_family(names, name)
+    _check_complete(keyed, strangers, found, name)
+    rank, dim, ffn_dim = _check_shapes(keyed, found, name)
+    check_finite(name, {str(key): tensor for key, tensor in keyed.items()})
+    return LoadedAdapters(found, _fill_bank(keyed, found, dim, ffn_dim, rank, dtype, device), rank,
+                          _dead_weight_warnings(keyed, found, name))
+
+
+def check_fits(bank: AdapterBank, blocks: int, dim: int, ffn_dim: int) -> None:
+    """Raise ValueError unless the bank was made for a backbone of this many blocks and these widths."""
+    first = bank.blocks[0]
+    has = (len(bank.blocks), first.qkv_down.shape[-1], first.ffn_in_up.shape[0])
+    if has != (blocks, dim, ffn_dim):
+        raise ValueError("These adapters are for a backbone of {} blocks, width {} and feed-forward width {}, but this "
+                         "model has {}, {} and {}: load the Wan model that they were trained on (UniVidX: "
+                         "Wan2.1-T2V-14B).".format(*has, blocks, dim, ffn_dim))
+
+
+def empty_prompt_path(adapters: str | Path) -> Path:
+    """Where the embedding of the empty prompt is stored for an adapter file."""
+    path = Path(adapters)
+    return path.with_name(path.name.removesuffix(".safetensors") + EMPTY_PROMPT_SUFFIX)
+
+
+def load_empty_prompt(adapters: str | Path, tokens: int = 512) -> Tensor | None:
+    """The embedding [1, tokens, E] of the empty prompt stored beside an adapter file, None where none is.
+
+    Only the rows that are not zero are stored; the rest of the 512 are zero by the encoder's own rule."""
+    path = empty_prompt_path(adapters)
+    if not path.is_file():
+        return None
+    rows = load_tensors(path, ["empty_prompt"])["empty_prompt"].float()  # [n, E]
+    full = rows.new_zeros(1, tokens, rows.shape[1])
+    full[0, :rows.shape[0]] = rows
+    return full
+
+
+def _nearest_family(names: set[str], name: str) -> Family:
+    """The family that shares most adapters with the file, so that the error can say what is missing."""
+    from ..joint.families import FAMILIES
+
+    best = max(FAMILIES.values(), key=lambda f: len(names & set(f.file_adapters)))
+    if not names & set(best.file_adapters):
+        known = "; ".join(f"{f.name}: {', '.join(f.file_adapters)}" for f in FAMILIES.values())
+        raise ValueError(f"'{name}' holds the adapters {', '.join(sorted(names))}, which no family has ({known}).")
+    return best
+
+
+def _check_complete(keyed: dict[AdapterKey, Tensor], strangers: list[str], family: Family, name: str) -> None:
+    blocks = 1 + max(key.block for key in keyed)
+    wanted = {AdapterKey(b, site, matrix, adapter) for b, site, matrix, adapter
+              in product(range(blocks), ATTENTION + FEED_FORWARD, "AB", family.file_adapters)}
+    missing = wanted - keyed.keys()
+    if missing:
+        raise ValueError(f"'{name}' lacks {len(missing)} of the {len(wanted)} tensors of the {family.name} family "
+                         f"({name_some(map(str, missing))}): download it again.")
+    extra = strangers + [str(key) for key in keyed.keys() - wanted]
+    if extra:
+        raise ValueError(f"'{name}' holds {len(extra)} tensors that the {family.name} family does not have "
+                         f"({name_some(extra)}): this is another model's file.")
+
+
+def _check_shapes(keyed: dict[AdapterKey, Tensor], family: Family, name: str) -> tuple[int, int, int]:
+    """Rank, width and feed-forward width, the same in every tensor."""
+    adapter = family.file_adapters[0]
+    first, wide = (keyed[AdapterKey(0, site, "A", adapter)] for site in FEED_FORWARD)
+    rank, dim, ffn_dim = first.shape[0], first.shape[-1], wide.shape[-1]
+    inputs, outputs = {"ffn.2": ffn_dim}, {"ffn.0": ffn_dim}
+    for key, tensor in keyed.items():
+        fits = (rank, inputs.get(key.site, dim)) if key.matrix == "A" else (outputs.get(key.site, dim), rank)
+        if tuple(tensor.shape) != fits:
+            raise ValueError(f"'{name}' does not fit together: {key} is {tuple(tensor.shape)} where {fits} is needed; "
+                             "download it again.")
+    return rank, dim, ffn_dim
+
+
+def _fill_bank(keyed: dict[AdapterKey, Tensor], family: Family, dim: int, ffn_dim: int, rank: int,
+               dtype: torch.dtype | None, device: str) -> AdapterBank:
+    blocks = 1 + max(key.block for key in keyed)
+    dtype = dtype or keyed[AdapterKey(0, "ffn.0", "A", family.ffn_adapter)].dtype
+    bank = AdapterBank(family, blocks, dim, ffn_dim, rank, device=device, dtype=dtype).requires_grad_(False)
+    adapters = [family.streams[row].adapter for row in bank.rows]
+    for b, target in enumerate(bank.blocks):
+        def matrix(site: str, letter: str, adapter: str, block: int = b) -> Tensor:
+            return keyed[AdapterKey(block, site, letter, adapter)]
+
+        for k, adapter in enumerate(adapters):
+            for j, site in enumerate(ATTENTION[:3]):
+                target.qkv_down[k, j * rank:(j + 1) * rank] = matrix(site, "A", adapter)
+                target.qkv_up[k, j] = matrix(site, "B", adapter)
+            target.o_down[k] = matrix("self_attn.o", "A", adapter)
+            target.o_up[k] = matrix("self_attn.o", "B", adapter)
+        target.ffn_in_down.copy_(matrix("ffn.0", "A", family.ffn_adapter))
+        target.ffn_in_up.copy_(matrix("ffn.0", "B", family.ffn_adapter))
+        target.ffn_out_down.copy_(matrix("ffn.2", "A", family.ffn_adapter))
+        target.ffn_out_up.copy_(matrix("ffn.2", "B", family.ffn_adapter))
+    return bank
+
+
+def _dead_weight_warnings(keyed: dict[AdapterKey, Tensor], family: Family, name: str) -> tuple[str, ...]:
+    """A LoRA that the published model cannot use was never trained, so its B should be zero. If one is not, the file
+    was trained with another routing than the one we run."""
+    alive: dict[tuple[str, str], int] = {}
+    for key, tensor in keyed.items():
+        if key.matrix == "B" and is_dead(key, family) and tensor.count_nonzero():
+            part = "feed-forward" if key.site in FEED_FORWARD else "attention"
+            alive[key.adapter, part] = alive.get((key.adapter, part), 0) + 1
+    return tuple(
+        f"'{name}': the {part} LoRA of '{adapter}' should be unused but is not zero ({count} tensors); it is ignored as "
+        "in the published code, so this file may have been trained with another routing."
+        for (adapter, part), count in sorted(alive.items())
+    )

@@ -1,0 +1,88 @@
+"""Opening weight files safely: the header alone for detection, then the tensors, with one sentence for each fault."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself: shape and dtype name of every tensor, and the metadata strings."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    metadata: dict[str, str]
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of a safetensors file without its tensors.
+
+    Raises FileNotFoundError, or ValueError for a pickle, a truncated file and anything else that is no safetensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file '{path}'.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            raise ValueError(f"'{path.name}' is a pickle (.pth/.ckpt), which can run code when opened: "
+                             "convert it to .safetensors and use that.")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+        if length > MAX_HEADER:
+            raise ValueError(f"'{path.name}' is no safetensors file: use the .safetensors file of this model.")
+        raw = file.read(length)
+    try:
+        if len(raw) < length:
+            raise EOFError
+        entries = json.loads(raw)
+        metadata = entries.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+        dtypes = {key: entry["dtype"] for key, entry in entries.items()}
+    except EOFError:
+        end = size  # falls through to the sentence on truncation
+        shapes, dtypes, metadata = {}, {}, {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"'{path.name}' is no safetensors file: use the .safetensors file of this model.") from None
+    if size < 8 + length + end:
+        raise ValueError(f"'{path.name}' is truncated: it has {size:,} of {8 + length + end:,} bytes or more; "
+                         "download it again.")
+    return Header(path, shapes, dtypes, metadata)
+
+
+def load_tensors(path: str | Path, keys=None, device: str = "cpu") -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or those named in `keys`. Errors as `read_header`."""
+    header = read_header(path)
+    try:
+        with safe_open(header.path, framework="pt", device=device) as file:
+            return {key: file.get_tensor(key) for key in (header.shapes if keys is None else keys)}
+    except SafetensorError as error:
+        raise ValueError(f"'{header.path.name}' cannot be read as safetensors ({error}); download it again.") from None
+
+
+def check_finite(name: str, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError naming the first tensor that holds NaN or infinity. `name` is the file's."""
+    for key, tensor in tensors.items():
+        # float8 has no isfinite of its own.
+        values = tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            raise ValueError(f"'{name}' holds values that are not finite (first in '{key}'): "
+                             "the file is damaged; download it again.")
+
+
+def name_some(keys, count: int = 3) -> str:
+    """The first keys of a collection as text, and how many more there are."""
+    keys = sorted(keys)
+    more = f" and {len(keys) - count} more" if len(keys) > count else ""
+    return ", ".join(keys[:count]) + more

@@ -1,0 +1,48 @@
+"""Names of a Wan backbone's tensors: prefixes taken off, diffusers' names turned into Wan's own."""
+
+from __future__ import annotations
+
+import re
+
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "module.")
+
+# diffusers' WanTransformer3DModel -> Wan 2.1, applied in this order (scripts/convert_wan_to_diffusers.py, reversed).
+_DIFFUSERS = (
+    (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
+    (r"^condition_embedder\.text_embedder\.linear_2\.", "text_embedding.2."),
+    (r"^condition_embedder\.time_embedder\.linear_1\.", "time_embedding.0."),
+    (r"^condition_embedder\.time_embedder\.linear_2\.", "time_embedding.2."),
+    (r"^condition_embedder\.time_proj\.", "time_projection.1."),
+    (r"^proj_out\.", "head.head."),
+    (r"^scale_shift_table$", "head.modulation"),
+    (r"\.scale_shift_table$", ".modulation"),
+    (r"\.attn1\.", ".self_attn."),
+    (r"\.attn2\.", ".cross_attn."),
+    (r"\.to_(q|k|v)\.", r".\1."),
+    (r"\.to_out\.0\.", ".o."),
+    (r"\.ffn\.net\.0\.proj\.", ".ffn.0."),
+    (r"\.ffn\.net\.2\.", ".ffn.2."),
+    (r"^(blocks\.\d+)\.norm2\.", r"\1.norm3."),
+)
+
+
+def strip_prefix(keys) -> dict[str, str]:
+    """Map each key to itself without the prefix that a trainer or ComfyUI put before a backbone's names."""
+    keys = list(keys)
+    for prefix in PREFIXES:
+        if any(key.startswith(prefix + "patch_embedding.") for key in keys):
+            return {key: key.removeprefix(prefix) for key in keys}
+    return {key: key for key in keys}
+
+
+def wan_names(keys) -> dict[str, str]:
+    """Map the keys of a backbone file to Wan's own names, whatever prefix or layout they come in."""
+    stripped = strip_prefix(keys)
+    if not any(key.startswith("condition_embedder.") for key in stripped.values()):
+        return stripped
+    renamed = {}
+    for key, name in stripped.items():
+        for pattern, replacement in _DIFFUSERS:
+            name = re.sub(pattern, replacement, name)
+        renamed[key] = name
+    return renamed
