@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..joint.adapters import AdapterBank
+from ..joint.families import FAMILIES
 from ..joint.streams import Family
 from .adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead, parse_key
 from .detect import detect, family_of
@@ -96,8 +97,6 @@ def load_empty_prompt(adapters: str | Path, tokens: int = 512) -> Tensor | None:
 
 def _nearest_family(names: set[str], name: str) -> Family:
     """The family that shares most adapters with the file, so that the error can say what is missing."""
-    from ..joint.families import FAMILIES
-
     best = max(FAMILIES.values(), key=lambda f: len(names & set(f.file_adapters)))
     if not names & set(best.file_adapters):
         known = "; ".join(f"{f.name}: {', '.join(f.file_adapters)}" for f in FAMILIES.values())

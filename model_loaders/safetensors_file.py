@@ -34,14 +34,15 @@ def read_header(path: str | Path) -> Header:
         raise FileNotFoundError(f"There is no file '{path}'.")
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
-            raise ValueError(f"'{path.name}' is a pickle (.pth/.ckpt), which can run code when opened: "
-                             "convert it to .safetensors and use that.")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
-        if length > MAX_HEADER:
+        start = file.read(9)
+        length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else MAX_HEADER + 1
+        # The header is JSON, so a brace follows its length; a pickle's own magic could pass for a length.
+        if length > MAX_HEADER or start[8:] != b"{":
+            if start[:2] == b"PK" or start[:1] == b"\x80":
+                raise ValueError(f"'{path.name}' is a pickle (.pth/.ckpt), which can run code when opened: "
+                                 "convert it to .safetensors and use that.")
             raise ValueError(f"'{path.name}' is no safetensors file: use the .safetensors file of this model.")
-        raw = file.read(length)
+        raw = b"{" + file.read(length - 1)
     try:
         if len(raw) < length:
             raise EOFError
