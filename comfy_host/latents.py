@@ -1,0 +1,167 @@
+"""Pictures into a joint LATENT and back: rows, padding, masks, and what was given passed through untouched.
+
+The LATENT is ComfyUI's own: "samples" [M, 16, T, h, w], "noise_mask" [M, 1, T, h, w] (1 = generate), and under "strata" a
+`JointLatent` that remembers the true size and the given pictures. Samplers copy that entry through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.model_management
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..imaging.fit import Fit
+from ..imaging.layers import check_pixels, decode, encode
+from ..joint.streams import Family, Task
+
+KEY = "strata"
+CHANNELS = 16  # of the Wan 2.1 VAE
+CELL, TIME = 8, 4  # its strides
+
+
+@dataclass(frozen=True)
+class JointLatent:
+    """What a joint LATENT remembers: the family, the clip's true size, and per layer the pictures [F, H, W, C] that were
+    given as an IMAGE."""
+
+    family: Family
+    fit: Fit
+    given: dict[str, Tensor]
+
+
+def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: dict[str, Tensor],
+                 size: tuple[int, int, int]) -> tuple[dict, Task]:
+    """A LATENT in which every layer of `sources` (IMAGE [F, H, W, C], MASK [F, H, W] or LATENT) is given and all others are to be
+    generated, and the task that this is.
+
+    `masks[layer]` [F, H, W] marks, with anything above 0, frames or regions of a given layer to generate all the same.
+    `size` (frames, height, width) is used when nothing is given. A still is repeated over the clip's frames.
+    Raises ValueError for layers of different sizes, masks without pictures, a missing or foreign VAE, bad pixels.
+    """
+    rows = {layer: _latent_row(source, family, layer) for layer, source in sources.items() if isinstance(source, dict)}
+    images = {layer: _with_channels(source) for layer, source in sources.items() if not isinstance(source, dict)}
+    for layer, image in images.items():
+        check_pixels(layer, image)
+    if images and vae is None:
+        raise ValueError(f"{', '.join(images)} came as pictures, so a VAE is needed: connect the Wan 2.1 VAE.")
+    fit = _common_fit(images, rows, size)
+    images = {layer: _still_to_clip(image, fit.frames) for layer, image in images.items()}
+    for layer, image in images.items():
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        encoding = family.streams[family.index(layer)].encoding
+        rows[layer] = _encode(vae, fit.pad(encode(encoding, image)), fit)
+    noise_mask = torch.ones(len(family.streams), 1, *fit.latent)
+    for layer in rows:
+        noise_mask[family.index(layer)] = 0.0
+    for layer, mask in masks.items():
+        if layer not in rows:
+            raise ValueError(f"'{layer}' has a mask but no picture: connect the picture, or drop the mask (a layer that "
+                             "is not connected is generated whole).")
+        noise_mask[family.index(layer)] = _whole_tokens(fit.pool_mask(_still_to_clip(mask, fit.frames)))
+    task = family.task([name for i, name in enumerate(family.layers) if noise_mask[i].any()])
+    samples = torch.zeros(len(family.streams), CHANNELS, *fit.latent)
+    for layer, row in rows.items():
+        samples[family.index(layer)] = row
+    latent = {"samples": samples, "noise_mask": noise_mask, KEY: JointLatent(family, fit, images)}
+    return latent, task
+
+
+def decode_layer(vae, latent: dict, joint: JointLatent, layer: str) -> Tensor:
+    """One layer of a joint LATENT as IMAGE [clips * F, H, W, 3], in the clip's true size.
+
+    What was given as a picture is that picture, untouched; only what was generated is decoded.
+    Raises ValueError when the LATENT has no such rows."""
+    family, fit = joint.family, joint.fit
+    samples, row = latent["samples"], family.index(layer)
+    if samples.ndim != 5 or samples.shape[0] % len(family.streams) or tuple(samples.shape[2:]) != fit.latent:
+        raise ValueError(f"This LATENT is {tuple(samples.shape)}, which is no longer the {family.name} clip of "
+                         f"{fit.frames} frames of {fit.width}x{fit.height} it was made as: decode it before resizing "
+                         "or splitting it.")
+    given, generated = joint.given.get(layer), _row_mask(latent, row, len(family.streams))
+    encoding = family.streams[row].encoding
+    if given is not None and not generated.any():
+        return encode(encoding, given)
+    clips = []
+    for clip in samples[row::len(family.streams)]:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        pixels = vae.decode(clip.unsqueeze(0))[0]  # [F', H', W', 3]
+        clips.append(decode(encoding, fit.crop(pixels)))
+    image = torch.cat(clips)
+    if given is not None:
+        # A region that was kept is the given picture itself, not its way through the VAE.
+        kept = ~fit.expand_mask(generated)[..., None].to(image.device)
+        picture = encode(encoding, given).to(image)
+        image = torch.where(kept.repeat(len(clips), 1, 1, 1), picture.repeat(len(clips), 1, 1, 1), image)
+    return image
+
+
+def _row_mask(latent: dict, row: int, streams: int) -> Tensor:
+    """Where a stream is generated, [T, h, w]: the clips of a joint LATENT share a mask."""
+    mask = latent.get("noise_mask")
+    if mask is None:
+        return torch.ones(latent["samples"].shape[2:])
+    return mask[row % streams, 0]
+
+
+def _latent_row(source: dict, family: Family, layer: str) -> Tensor:
+    """The row of a LATENT that stands for a layer: the only one, or the same layer of a joint LATENT of any family."""
+    samples, joint = source["samples"], source.get(KEY)
+    if samples.ndim != 5 or samples.shape[1] != CHANNELS:
+        raise ValueError(f"The LATENT given as {layer} is {tuple(samples.shape)}: a video LATENT of the Wan 2.1 VAE is "
+                         f"needed, [1, {CHANNELS}, T, h, w].")
+    if joint is not None and layer in joint.family.layers:
+        return samples[joint.family.index(layer)]
+    if samples.shape[0] != 1:
+        raise ValueError(f"The LATENT given as {layer} holds {samples.shape[0]} clips: give one, or a joint LATENT that "
+                         f"has a layer {layer}.")
+    return samples[0]
+
+
+def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], size: tuple[int, int, int]) -> Fit:
+    """The size that all given layers share. A still goes with any length."""
+    if not images and not rows:
+        return Fit(*size)
+    sizes = {layer: tuple(image.shape[1:3]) for layer, image in images.items()}
+    lengths = {layer: image.shape[0] for layer, image in images.items() if image.shape[0] > 1}
+    if len(set(sizes.values())) > 1:
+        named = ", ".join(f"{layer} {w}x{h}" for layer, (h, w) in sizes.items())
+        raise ValueError(f"The given layers differ in size ({named}): resize them to one size.")
+    if len(set(lengths.values())) > 1:
+        named = ", ".join(f"{layer} {n}" for layer, n in lengths.items())
+        raise ValueError(f"The given layers differ in length ({named} frames): cut them to one length.")
+    if images:
+        fit = Fit(max([1, *lengths.values()]), *next(iter(sizes.values())))
+    else:
+        frames, height, width = next(iter(rows.values())).shape[1:]
+        fit = Fit((frames - 1) * TIME + 1, height * CELL, width * CELL)
+    for layer, row in rows.items():
+        if tuple(row.shape[1:]) != fit.latent:
+            raise ValueError(f"The LATENT given as {layer} is {tuple(row.shape[1:])} (frames, rows, columns), but the "
+                             f"other layers need {fit.latent}: give clips of one size and length.")
+    return fit
+
+
+def _with_channels(images: Tensor) -> Tensor:
+    """A MASK [F, H, W] as pictures of one channel."""
+    return images.unsqueeze(-1) if images.ndim == 3 else images
+
+
+def _still_to_clip(images: Tensor, frames: int) -> Tensor:
+    """A still [1, ...] shown for the whole clip; a clip is left as it is."""
+    return images.expand(frames, *images.shape[1:]) if images.shape[0] == 1 else images
+
+
+def _encode(vae, pixels: Tensor, fit: Fit) -> Tensor:
+    row = vae.encode(pixels)[0]
+    if tuple(row.shape) != (CHANNELS, *fit.latent):
+        raise ValueError(f"This VAE made a latent of {tuple(row.shape)} where Wan 2.1's makes {(CHANNELS, *fit.latent)}: "
+                         "load wan_2.1_vae.")
+    return row
+
+
+def _whole_tokens(mask: Tensor) -> Tensor:
+    """A latent mask [1, T, h, w] grown to the transformer's 2x2 tokens: a token is generated or given as a whole."""
+    return F.max_pool2d(mask, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)

@@ -1,0 +1,72 @@
+"""Wrappers around a whole sampling and around context windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.sample
+import torch
+from torch import Tensor
+
+from ..joint.streams import Family
+from .preview import preview_streams
+
+
+def hold_conditions(family: Family) -> Callable:
+    """An OUTER_SAMPLE wrapper: checks the LATENT, gives conditions their noise, and writes them back afterwards.
+
+    Some samplers leave traces in what was given, and a sampling that stops half-way would hand a half-noised condition
+    to the next stage. Written back, conditions stay exact for every sampler and stage."""
+
+    def outer_sample(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None,
+                     disable_pbar=False, seed=None, **kwargs):
+        check_latent(noise, denoise_mask, family)
+        callback = preview_streams(callback, executor.class_obj.model_patcher, len(family.streams))
+        if denoise_mask is None:
+            return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
+        generated = denoise_mask[:, :1] > 0
+        noise = condition_noise(noise, latent_image, generated.to(noise.device), family, seed)
+        out = executor(noise, latent_image, sampler, sigmas, generated.to(denoise_mask).expand_as(denoise_mask),
+                       callback, disable_pbar, seed, **kwargs)
+        return torch.where(generated.to(out.device), out, latent_image.to(out))
+
+    return outer_sample
+
+
+def condition_noise(noise: Tensor, latent_image: Tensor, generated: Tensor, family: Family, seed: int) -> Tensor:
+    """Noise with, where rows are given, the noise that the family puts on its conditions: [rows, C, T, h, w].
+
+    A second stage adds no noise of its own; its conditions get what the same seed drew in the first."""
+    m = len(family.streams)
+    drawn = noise if noise.any() else comfy.sample.prepare_noise(latent_image.cpu(), seed).to(noise)
+    if family.flow.condition_noise == "first":
+        drawn = drawn.unflatten(0, (-1, m))[:, :1].expand(-1, m, -1, -1, -1, -1).flatten(0, 1)
+    return torch.where(generated, noise, drawn)
+
+
+def check_latent(latent: Tensor, mask: Tensor | None, family: Family) -> None:
+    """Raise ValueError unless the latent holds whole clips of this family, with something to generate in each."""
+    m, layers = len(family.streams), ", ".join(family.layers)
+    if latent.ndim != 5 or latent.shape[0] % m:
+        raise ValueError(f"This MODEL samples {m} layers together ({layers}), so its LATENT needs a multiple of {m} rows "
+                         f"of 5 dimensions, but this one is {tuple(latent.shape)}: make it with Strata Condition Mask.")
+    if mask is not None:
+        for clip, part in enumerate((mask > 0).flatten(1).any(dim=1).unflatten(0, (-1, m)).any(dim=1).tolist()):
+            if not part:
+                raise ValueError(f"Every layer of clip {clip + 1} is given ({layers}), so nothing is left to generate: "
+                                 "disconnect one in Strata Condition Mask, or mask a part of it.")
+
+
+def one_timestep_per_window(executor, x, timestep, model_options, seed=None):
+    """A PREDICT_NOISE wrapper: context windows index the timestep by frame, which breaks for more rows than one.
+
+    All rows of a step share a sigma, so one value says the same and is left alone by the window."""
+    windowed = model_options.get("context_handler") is not None
+    return executor(x, timestep[:1] if windowed else timestep, model_options, seed)
+
+
+def expand_window_timestep(executor, model, conds, x_in, timestep, model_options):
+    """A CALC_COND_BATCH wrapper (inside a window): one timestep a row again."""
+    if timestep.shape[0] == 1:
+        timestep = timestep.expand(x_in.shape[0])
+    return executor(model, conds, x_in, timestep, model_options)

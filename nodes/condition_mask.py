@@ -1,0 +1,74 @@
+"""Strata Condition Mask: what is connected is given, the rest is generated."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..comfy_host.latents import build_latent
+from ..joint.families import FAMILIES, get_family
+from ..joint.streams import Family
+
+
+def layer_inputs(family: Family) -> list[io.Input]:
+    """A picture and a mask input for every layer of a family, pictures first."""
+    pictures = [
+        io.MultiType.Input(stream.name, optional=True,
+                           types=[io.Image, io.Latent] + ([io.Mask] if stream.encoding == "mask" else []),
+                           tooltip=f"The {stream.name} of the shot, if you have it; open, it is generated.")
+        for stream in family.streams
+    ]
+    masks = [
+        io.Mask.Input(f"{layer}_mask", optional=True,
+                      tooltip=f"White where {layer} shall be generated although it is connected: a region, or, with a "
+                              "mask per frame, whole frames.")
+        for layer in family.layers
+    ]
+    return pictures + masks
+
+
+def describe(task, fit) -> str:
+    """The task in an artist's words."""
+    given = ", ".join(task.conditions) or "nothing (text only)"
+    frames, height, width = fit.padded
+    size = f"{fit.frames} frames of {fit.width}x{fit.height}"
+    padded = "" if (frames, height, width) == (fit.frames, fit.height, fit.width) else (
+        f", worked on as {frames} of {width}x{height}")
+    prompt = "reads the prompt" if task.uses_text else "was trained with an empty prompt"
+    return f"{task}: given {given}; generated {', '.join(task.targets)}\n{size}{padded}\nThis task {prompt}."
+
+
+class ConditionMask(io.ComfyNode):
+    """Pictures into a joint LATENT with its condition mask."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StrataConditionMask",
+            display_name="Strata Condition Mask",
+            category="Strata",
+            description="Connect the layers you have; the others are generated. The node says which task that is.",
+            inputs=[
+                io.DynamicCombo.Input(
+                    "family", options=[io.DynamicCombo.Option(f.name, layer_inputs(f)) for f in FAMILIES.values()],
+                    tooltip="Which layers belong together. It must be the family of the adapters you load."),
+                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed as soon as a picture is connected."),
+                io.Int.Input("width", default=640, min=16, max=8192, step=1,
+                             tooltip="Pixels. Used when no layer is connected; a connected picture keeps its own size."),
+                io.Int.Input("height", default=480, min=16, max=8192, step=1,
+                             tooltip="Pixels. Used when no layer is connected."),
+                io.Int.Input("length", default=21, min=1, max=4096, step=1,
+                             tooltip="Frames. Used when no layer is connected; the published models like 21."),
+            ],
+            outputs=[
+                io.Latent.Output(tooltip="All layers as one latent, for Strata Joint Sampler or any stock sampler."),
+                io.String.Output("task", tooltip="The task's name, such as R2AIN."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, family: dict, width: int, height: int, length: int, vae=None) -> io.NodeOutput:
+        chosen = get_family(family["family"])
+        sources = {layer: family[layer] for layer in chosen.layers if family.get(layer) is not None}
+        masks = {layer: m for layer in chosen.layers if (m := family.get(f"{layer}_mask")) is not None}
+        latent, task = build_latent(chosen, vae, sources, masks, (length, height, width))
+        return io.NodeOutput(latent, str(task), ui=ui.PreviewText(describe(task, latent["strata"].fit)))
