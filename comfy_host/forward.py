@@ -61,8 +61,9 @@ def injected_forward(module, family: Family, bank: AdapterBank, settings: Adapte
     streams = len(family.streams)
     warned: set[str] = set()
 
-    def forward(x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options={}, denoise_mask=None,
+    def forward(x, timestep, context, clip_fea=None, time_dim_concat=None, transformer_options=None, denoise_mask=None,
                 **kwargs):
+        transformer_options = {} if transformer_options is None else transformer_options
         warn_once(warned, transformer_options, {"clip_fea": clip_fea, "time_dim_concat": time_dim_concat, **kwargs})
         height, width = x.shape[-2:]
         x = comfy.ldm.common_dit.pad_to_patch_size(x, module.patch_size)

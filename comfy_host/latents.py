@@ -1,7 +1,7 @@
 """Pictures into a joint LATENT and back: rows, padding, masks, and what was given passed through untouched.
 
-The LATENT is ComfyUI's own: "samples" [M, 16, T, h, w], "noise_mask" [M, 1, T, h, w] (1 = generate), and under "strata" a
-`JointLatent` that remembers the true size and the given pictures. Samplers copy that entry through.
+The LATENT is ComfyUI's own: "samples" [M, 16, T, h, w], "noise_mask" [M, 1, T, h, w] (1 = generate), and under "strata"
+a `JointLatent` that remembers the true size and the given pictures. Samplers copy that entry through.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CELL, TIME = 8, 4  # its strides
 
 @dataclass(frozen=True)
 class JointLatent:
-    """What a joint LATENT remembers: the family, the clip's true size, and per layer the pictures [F, H, W, C] that were
-    given as an IMAGE."""
+    """What a joint LATENT remembers: the family, the clip's true size, and per layer the pictures [F, H, W, C] that
+    were given as an IMAGE or MASK."""
 
     family: Family
     fit: Fit
@@ -34,8 +34,8 @@ class JointLatent:
 
 def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: dict[str, Tensor],
                  size: tuple[int, int, int]) -> tuple[dict, Task]:
-    """A LATENT in which every layer of `sources` (IMAGE [F, H, W, C], MASK [F, H, W] or LATENT) is given and all others are to be
-    generated, and the task that this is.
+    """A LATENT in which every layer of `sources` (IMAGE [F, H, W, C], MASK [F, H, W] or LATENT) is given and all others
+    are to be generated, and the task that this is.
 
     `masks[layer]` [F, H, W] marks, with anything above 0, frames or regions of a given layer to generate all the same.
     `size` (frames, height, width) is used when nothing is given. A still is repeated over the clip's frames.
@@ -58,8 +58,8 @@ def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: 
         noise_mask[family.index(layer)] = 0.0
     for layer, mask in masks.items():
         if layer not in rows:
-            raise ValueError(f"'{layer}' has a mask but no picture: connect the picture, or drop the mask (a layer that "
-                             "is not connected is generated whole).")
+            raise ValueError(f"'{layer}' has a mask but no picture: connect the picture, or drop the mask (a layer "
+                             "that is not connected is generated whole).")
         noise_mask[family.index(layer)] = _whole_tokens(fit.pool_mask(_still_to_clip(mask, fit.frames)))
     task = family.task([name for i, name in enumerate(family.layers) if noise_mask[i].any()])
     samples = torch.zeros(len(family.streams), CHANNELS, *fit.latent)
@@ -115,8 +115,8 @@ def _latent_row(source: dict, family: Family, layer: str) -> Tensor:
     if joint is not None and layer in joint.family.layers:
         return samples[joint.family.index(layer)]
     if samples.shape[0] != 1:
-        raise ValueError(f"The LATENT given as {layer} holds {samples.shape[0]} clips: give one, or a joint LATENT that "
-                         f"has a layer {layer}.")
+        raise ValueError(f"The LATENT given as {layer} holds {samples.shape[0]} clips: give one, or a joint LATENT "
+                         f"that has a layer {layer}.")
     return samples[0]
 
 
@@ -157,8 +157,8 @@ def _still_to_clip(images: Tensor, frames: int) -> Tensor:
 def _encode(vae, pixels: Tensor, fit: Fit) -> Tensor:
     row = vae.encode(pixels)[0]
     if tuple(row.shape) != (CHANNELS, *fit.latent):
-        raise ValueError(f"This VAE made a latent of {tuple(row.shape)} where Wan 2.1's makes {(CHANNELS, *fit.latent)}: "
-                         "load wan_2.1_vae.")
+        raise ValueError(f"This VAE made a latent of {tuple(row.shape)} where Wan 2.1's makes "
+                         f"{(CHANNELS, *fit.latent)}: load wan_2.1_vae.")
     return row
 
 

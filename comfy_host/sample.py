@@ -15,8 +15,8 @@ from .attach import JointModel, joint_model
 def sample_joint(model, latent: dict, positive, negative, seed: int, steps: int, cfg: float) -> tuple[dict, str]:
     """Sample a joint LATENT with Euler on the family's schedule; `steps` and `cfg` 0 take the family's own.
 
-    Returns the LATENT and, in words, the settings that were used. Raises ValueError for a MODEL without layers, a LATENT
-    that does not fit it, and a missing prompt where no embedding of the empty one is stored.
+    Returns the LATENT and, in words, the settings that were used. Raises ValueError for a MODEL without layers, a
+    LATENT that does not fit it, and a missing prompt where no embedding of the empty one is stored.
     """
     joint = joint_model(model)
     family = joint.family

@@ -48,8 +48,9 @@ def check_latent(latent: Tensor, mask: Tensor | None, family: Family) -> None:
     """Raise ValueError unless the latent holds whole clips of this family, with something to generate in each."""
     m, layers = len(family.streams), ", ".join(family.layers)
     if latent.ndim != 5 or latent.shape[0] % m:
-        raise ValueError(f"This MODEL samples {m} layers together ({layers}), so its LATENT needs a multiple of {m} rows "
-                         f"of 5 dimensions, but this one is {tuple(latent.shape)}: make it with Strata Condition Mask.")
+        raise ValueError(f"This MODEL samples {m} layers together ({layers}), so its LATENT needs a multiple of {m} "
+                         f"rows of 5 dimensions, but this one is {tuple(latent.shape)}: make it with Strata "
+                         "Condition Mask.")
     if mask is not None:
         for clip, part in enumerate((mask > 0).flatten(1).any(dim=1).unflatten(0, (-1, m)).any(dim=1).tolist()):
             if not part:

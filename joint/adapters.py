@@ -6,9 +6,9 @@ never touched: quantised backbones keep their adapters in full precision, and tu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Sequence
 
 import torch
 from torch import Tensor, nn

@@ -5,9 +5,9 @@ Because every query sees the keys of all streams, the packed sequence needs no m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Callable
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,6 +1,6 @@
 """The published systems as data, and task names in and out.
 
-UniVidX (github houyuanchen111/UniVidX, Apache-2.0): Wan2.1-T2V-14B with gated LoRA, two checkpoints of four layers each.
+UniVidX (github houyuanchen111/UniVidX, Apache-2.0): Wan2.1-T2V-14B with gated LoRA, two checkpoints of 4 layers each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import combinations
 
 from .streams import Family, FlowSpec, Role, StreamSpec, Task
 
-# Wan 2.1's stock negative prompt, which the published scripts use: over-exposed, static, blurred details, subtitles, ...
+# Wan 2.1's stock negative prompt, which the published scripts use: over-exposed, static, blurred, subtitles, ...
 WAN_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
     "画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"

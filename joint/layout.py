@@ -7,8 +7,8 @@ contiguous range. Attention does not care about the order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ class Layout:
     """Where the tokens of every stream lie in the packed sequence.
 
     `order`: stream rows in packing order, ABSENT ones left out. `length`: tokens of one stream. `adapted`: the rows
-    whose attention adapters are on, in packing order; their tokens are `adapted_span`. `out_start`: the first token that
-    leaves the network. `rope` [2, T, d/2].
+    whose attention adapters are on, in packing order; their tokens are `adapted_span`. `out_start`: the first token
+    that leaves the network. `rope` [2, T, d/2].
     """
 
     order: tuple[int, ...]

@@ -6,7 +6,7 @@ Full self-attention over the packed sequence is the one thing that crosses betwe
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

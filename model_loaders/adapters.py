@@ -164,7 +164,7 @@ def _dead_weight_warnings(keyed: dict[AdapterKey, Tensor], family: Family, name:
             part = "feed-forward" if key.site in FEED_FORWARD else "attention"
             alive[key.adapter, part] = alive.get((key.adapter, part), 0) + 1
     return tuple(
-        f"'{name}': the {part} LoRA of '{adapter}' should be unused but is not zero ({count} tensors); it is ignored as "
-        "in the published code, so this file may have been trained with another routing."
+        f"'{name}': the {part} LoRA of '{adapter}' should be unused but is not zero ({count} tensors); it is ignored "
+        "as in the published code, so this file may have been trained with another routing."
         for (adapter, part), count in sorted(alive.items())
     )

@@ -34,8 +34,8 @@ def detect(path: str | Path) -> Detected:
     if "patch_embedding.weight" in shapes and "head.modulation" in shapes:
         c = wan_config(shapes)
         count = sum(prod(shape) for shape in shapes.values())
-        return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {c.in_dim} latent channels, "
-                                    f"{count / 1e9:.2f}B parameters")
+        return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {c.in_dim} latent "
+                                    f"channels, {count / 1e9:.2f}B parameters")
     if "decoder.middle.0.residual.0.gamma" in shapes or "decoder.mid_block.resnets.0.norm1.gamma" in shapes:
         return Detected("vae", "Wan VAE")
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:

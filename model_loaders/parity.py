@@ -6,9 +6,9 @@ A folder with a `manifest.json` holds UniVidX cases of any size: single forwards
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Iterator
 
 import torch
 from torch import Tensor
@@ -117,7 +117,8 @@ class UniVidXFixture:
                 ours = network_time(schedule(len(reference), flow.shift)[:-1], replace(flow, round_time=None))
                 yield self._result(key, "fp32", relative_error(ours, reference), 1e-6)
         held = self.forward["const/train_sigmas"][flow.condition_index]
-        yield self._result("const/condition_sigma", "fp32", abs(condition_sigma(flow) - float(held)) / float(held), 1e-6)
+        error = abs(condition_sigma(flow) - float(held)) / float(held)
+        yield self._result("const/condition_sigma", "fp32", error, 1e-6)
 
     def forwards(self) -> Iterator[Result]:
         """Every single forward, in both dtypes."""

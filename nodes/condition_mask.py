@@ -51,9 +51,9 @@ class ConditionMask(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "family", options=[io.DynamicCombo.Option(f.name, layer_inputs(f)) for f in FAMILIES.values()],
                     tooltip="Which layers belong together. It must be the family of the adapters you load."),
-                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed as soon as a picture is connected."),
+                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed once a picture is connected."),
                 io.Int.Input("width", default=640, min=16, max=8192, step=1,
-                             tooltip="Pixels. Used when no layer is connected; a connected picture keeps its own size."),
+                             tooltip="Pixels. Used when no layer is connected; a connected one keeps its own size."),
                 io.Int.Input("height", default=480, min=16, max=8192, step=1,
                              tooltip="Pixels. Used when no layer is connected."),
                 io.Int.Input("length", default=21, min=1, max=4096, step=1,

@@ -39,8 +39,8 @@ class DecodeLayers(io.ComfyNode):
             node_id="StrataDecodeLayers",
             display_name="Strata Decode Layers",
             category="Strata",
-            description="Turns the latent into pictures, one per layer, in the size and length of the shot. Given layers "
-                        "come out untouched. Only connected outputs are decoded.",
+            description="Turns the latent into pictures, one per layer, in the size and length of the shot. Given "
+                        "layers come out untouched. Only connected outputs are decoded.",
             inputs=[
                 io.Latent.Input("latent", tooltip="From Strata Joint Sampler or any stock sampler."),
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),

@@ -47,8 +47,8 @@ class GatedLora(io.ComfyNode):
                 io.Float.Input("strength", default=1.0, min=-4.0, max=4.0, step=0.05,
                                tooltip="1.0 is as trained, 0.0 is off."),
                 io.Combo.Input("gate", options=[gate.value for gate in Gate], default=Gate.TARGETS.value,
-                               tooltip="'targets only' (published): the adapters act while the layer is generated and a "
-                                       "given layer stays with the plain model. 'always' acts on given layers too."),
+                               tooltip="'targets only' (published): the adapters act while the layer is generated and "
+                                       "a given layer stays with the plain model. 'always' acts on given layers too."),
             ],
             outputs=[io.Model.Output(tooltip="The model with the changed adapters.")],
         )

@@ -30,8 +30,8 @@ class JointSampler(io.ComfyNode):
                 io.Int.Input("steps", default=0, min=0, max=1000,
                              tooltip="Sampling steps; 0 takes the family's own (50)."),
                 io.Float.Input("cfg", default=0.0, min=0.0, max=100.0, step=0.1,
-                               tooltip="How strongly the prompt steers; 0 takes the family's own (intrinsic 5, alpha 1). "
-                                       "With an empty prompt it is always 1, which also halves the time."),
+                               tooltip="How strongly the prompt steers; 0 takes the family's own (intrinsic 5, alpha "
+                                       "1). With an empty prompt it is always 1, which also halves the time."),
             ],
             outputs=[io.Latent.Output(tooltip="All layers; given ones exactly as they were.")],
         )
