@@ -1,0 +1,165 @@
+"""Makers of tiny weight files in the layouts users have, so that tests download nothing.
+
+Random but tame: every layer keeps its input's scale, so outputs are finite and of moderate contrast. The same seed
+gives the same file.
+"""
+
+import io
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+# Wan 2.1's latent statistics (specs/unividx.md §6), written out again so that tests do not trust the code they test.
+MEAN = torch.tensor([-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+                     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921])  # fmt: skip
+STD = torch.tensor([2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+                    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160])  # fmt: skip
+
+_CORPUS = """
+a slow camera move through a sunlit room with a wooden table, a green chair and a red vase of flowers
+a woman in a blue coat walks along the beach while the wind moves her hair and the waves come in
+the foreground is a man playing the guitar, the background is a city street at night in the rain
+albedo, irradiance, normals, alpha, depth, flow, pose and segmentation of the same shot
+soft light from the window falls on the white wall and the shadow of the plant moves slowly
+a dog runs over the grass, a child laughs, a bird flies over the lake in the morning
+close up of two hands holding a cup of coffee on a table, steam rises, warm colours, film grain
+overexposed, static, blurry details, worst quality, low quality, deformed hands, walking backwards
+"""
+
+
+def write_tiny_vae(path: str | Path, base_dim: int = 4, seed: int = 0, dtype: torch.dtype = torch.float16) -> Path:
+    """Write a random VAE in the layout and names of wan_2.1_vae.safetensors (z 16, mult 1-2-4-4, strides 4x8x8).
+
+    Read by ComfyUI's stock VAELoader and by `model_loaders.vae.load_vae`. Normalised latents of a picture are roughly
+    N(0, 1), pictures of such latents use most of 0..1. The real base_dim is 96; 4 makes 0.5 MB. Loaders take any, but
+    an RMS norm over few channels nears a sign function: at 1 rounding flips whole pixels, at 2 hosts agree to 4e-5.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    d, state = base_dim, {}
+
+    def conv(name: str, n_in: int, n_out: int, *kernel: int, gain: float = 1.0) -> None:
+        fan_in = n_in * torch.Size(kernel).numel()
+        state[f"{name}.weight"] = torch.randn(n_out, n_in, *kernel, generator=draw) * gain * fan_in**-0.5
+        state[f"{name}.bias"] = torch.randn(n_out, generator=draw) * 0.02
+
+    def norm(name: str, n: int, *ones: int) -> None:
+        state[f"{name}.gamma"] = 1 + 0.1 * torch.randn(n, *ones, generator=draw)
+
+    def residual(name: str, n_in: int, n_out: int) -> None:
+        norm(f"{name}.residual.0", n_in, 1, 1, 1)
+        conv(f"{name}.residual.2", n_in, n_out, 3, 3, 3, gain=1.7)  # SiLU of a unit normal has an RMS of 1/1.7
+        norm(f"{name}.residual.3", n_out, 1, 1, 1)
+        conv(f"{name}.residual.6", n_out, n_out, 3, 3, 3, gain=0.5)
+        if n_in != n_out:
+            conv(f"{name}.shortcut", n_in, n_out, 1, 1, 1)
+
+    def middle(name: str, n: int) -> None:
+        residual(f"{name}.0", n, n)
+        norm(f"{name}.1.norm", n, 1, 1)
+        conv(f"{name}.1.to_qkv", n, 3 * n, 1, 1)
+        conv(f"{name}.1.proj", n, n, 1, 1, gain=0.5)
+        residual(f"{name}.2", n, n)
+
+    def head(name: str, n: int, n_out: int) -> None:
+        norm(f"{name}.0", n, 1, 1, 1)
+        conv(f"{name}.2", n, n_out, 3, 3, 3, gain=1.7)
+
+    conv("encoder.conv1", 3, d, 3, 3, 3, gain=2.0)  # pictures vary by about half of -1..1
+    index, width = 0, d
+    for level, mult in enumerate((1, 2, 4, 4)):
+        for n_in in (width, mult * d):
+            residual(f"encoder.downsamples.{index}", n_in, mult * d)
+            index += 1
+        width = mult * d
+        if level < 3:
+            conv(f"encoder.downsamples.{index}.resample.1", width, width, 3, 3)
+            if level > 0:
+                conv(f"encoder.downsamples.{index}.time_conv", width, width, 3, 1, 1)
+            index += 1
+    middle("encoder.middle", 4 * d)
+    head("encoder.head", 4 * d, 32)
+
+    conv("decoder.conv1", 16, 4 * d, 3, 3, 3)
+    middle("decoder.middle", 4 * d)
+    index = 0
+    # Each level starts at half the width before it: the 2x upsampling's convolution halves it.
+    for level, (n_in, n_out) in enumerate(((4, 4), (2, 4), (2, 2), (1, 1))):
+        for start in (n_in, n_out, n_out):
+            residual(f"decoder.upsamples.{index}", start * d, n_out * d)
+            index += 1
+        if level < 3:
+            conv(f"decoder.upsamples.{index}.resample.1", n_out * d, n_out * d // 2, 3, 3)
+            if level < 2:
+                conv(f"decoder.upsamples.{index}.time_conv", n_out * d, 2 * n_out * d, 3, 1, 1)
+            index += 1
+    head("decoder.head", d, 3)
+    state["decoder.head.2.weight"] *= 0.4  # pictures of -1..1, mostly unclamped
+
+    # The two 1x1x1 convolutions carry Wan's latent statistics, so that normalised latents come out near N(0, 1).
+    conv("conv1", 32, 32, 1, 1, 1)
+    state["conv1.weight"][:16] *= STD.view(16, 1, 1, 1, 1)
+    state["conv1.bias"][:16] = MEAN
+    conv("conv2", 16, 16, 1, 1, 1)
+    state["conv2.weight"] /= STD.view(1, 16, 1, 1, 1)
+    state["conv2.bias"] -= state["conv2.weight"].flatten(1) @ MEAN  # [16, 16] @ [16]
+
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in state.items()}, path)
+    return Path(path)
+
+
+def tiny_sentencepiece() -> bytes:
+    """A sentencepiece unigram model (pad 0, eos 1, unk 2, byte fallback) trained on a few built-in lines."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_CORPUS.strip().splitlines()), model_writer=model, model_type="unigram",
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, vocab_size=480, byte_fallback=True, hard_vocab_limit=False,
+        num_threads=1, minloglevel=2,
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def umt5_config(d_model: int = 64) -> dict[str, int]:
+    """The sizes of `write_tiny_umt5`'s encoder, as ComfyUI takes them: model_options={"umt5xxl_model_config": ...}."""
+    return {"vocab_size": 512, "d_model": d_model, "num_layers": 2, "num_heads": 4, "d_kv": 16, "d_ff": 96}
+
+
+def write_tiny_umt5(path: str | Path, seed: int = 0, d_model: int = 64, dtype: torch.dtype = torch.float16) -> Path:
+    """Write a random UMT5 encoder with a real tokenizer in ComfyUI's single-file format, as umt5_xxl_fp16.safetensors.
+
+    d_model is the width of the embeddings, 4096 for a real Wan backbone. ComfyUI knows only umt5-xxl's sizes:
+    `umt5_config` is what to tell it.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    tokenizer = torch.frombuffer(bytearray(tiny_sentencepiece()), dtype=torch.uint8)
+    size = umt5_config(d_model)
+    heads, d_kv, d_ff = size["num_heads"], size["d_kv"], size["d_ff"]
+    inner = heads * d_kv
+    state = {}
+
+    def matrix(name: str, n_out: int, n_in: int, std: float) -> None:
+        state[f"{name}.weight"] = torch.randn(n_out, n_in, generator=draw) * std
+
+    def norm(name: str) -> None:
+        state[f"{name}.weight"] = 1 + 0.1 * torch.randn(d_model, generator=draw)
+
+    matrix("shared", size["vocab_size"], d_model, 1.0)  # more rows than pieces, as in the real one
+    for i in range(size["num_layers"]):
+        attention, ffn = f"encoder.block.{i}.layer.0", f"encoder.block.{i}.layer.1"
+        # T5's own initialisation: the query's scale makes up for the attention's missing 1/sqrt(d_kv)
+        matrix(f"{attention}.SelfAttention.q", inner, d_model, (d_model * d_kv) ** -0.5)
+        matrix(f"{attention}.SelfAttention.k", inner, d_model, d_model**-0.5)
+        matrix(f"{attention}.SelfAttention.v", inner, d_model, d_model**-0.5)
+        matrix(f"{attention}.SelfAttention.o", d_model, inner, inner**-0.5)
+        matrix(f"{attention}.SelfAttention.relative_attention_bias", 32, heads, 0.5)
+        norm(f"{attention}.layer_norm")
+        matrix(f"{ffn}.DenseReluDense.wi_0", d_ff, d_model, d_model**-0.5)
+        matrix(f"{ffn}.DenseReluDense.wi_1", d_ff, d_model, d_model**-0.5)
+        matrix(f"{ffn}.DenseReluDense.wo", d_model, d_ff, d_ff**-0.5)
+        norm(f"{ffn}.layer_norm")
+    norm("encoder.final_layer_norm")
+
+    save_file({**{name: tensor.to(dtype) for name, tensor in state.items()}, "spiece_model": tokenizer}, path)
+    return Path(path)
