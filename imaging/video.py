@@ -1,0 +1,100 @@
+"""Video files through PyAV: every frame in, every frame out."""
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from torch import Tensor
+
+_UNSTATED_RATE = Fraction(24)
+
+
+def read_video(path: Path, frames: int | None) -> tuple[list[np.ndarray], Fraction]:
+    """The first `frames` frames (None: all), each [H, W, 3] uint8 or, from more than 8 bits, uint16; and the frame
+    rate.
+
+    Upright as the file's rotation flag says, R'G'B' by the matrix and range the file states. Raises ValueError when the
+    file is not a video, is damaged, or ends before the length it promises.
+    """
+    pictures, packets, end = [], 0, 0.0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} holds no video stream, but one is needed; choose a file with pictures.")
+            stream = container.streams.video[0]
+            stream.thread_type = "SLICE"  # threads by frame lose the error of a damaged frame, and the frames with it
+            rate = stream.average_rate or _UNSTATED_RATE
+            for packet in container.demux(stream):
+                packets += packet.size > 0
+                for frame in packet.decode():
+                    end = max(end, _end_of(frame, rate))
+                    pictures.append(_picture(frame))
+                    if len(pictures) == frames:
+                        return pictures, rate
+            promised = _promised_end(container, stream, packets, rate)
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"{path} could not be read as a video after {len(pictures)} frames ({error.strerror}), but a whole file is "
+            "needed; export or copy it again."
+        ) from error
+    if promised - end > 0.5 / rate:
+        raise ValueError(
+            f"{path} ends after {end:.2f} of {promised:.2f} seconds, but a whole file is needed; export or copy it "
+            "again."
+        )
+    return pictures, rate
+
+
+def mp4_bytes(images: Tensor, rate: Fraction) -> bytes:
+    """[F, H, W, 3] float, clamped to 0..1, as a whole H.264 .mp4 of F frames of that size, 8-bit BT.709 video range.
+
+    Even sizes are yuv420p, which every player shows; odd ones are yuv444p, as half-size chroma cannot carry them.
+    """
+    frames, height, width, _ = images.shape
+    pixel_format = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        # Tagged, since players and readers guess BT.601 or BT.709 by picture size when a file does not say.
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # 1 = BT.709 in ITU-T H.273, all three
+        context.color_range = 1  # video ("MPEG") range
+        for i in range(frames):
+            codes = (images[i].clamp(0, 1) * 255).round().byte().cpu().numpy()
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(codes), format="rgb24")
+            frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame.pts, frame.time_base = i, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _picture(frame: av.VideoFrame) -> np.ndarray:
+    deep = any(component.bits > 8 for component in frame.format.components)
+    pixels = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
+    return np.rot90(pixels, frame.rotation // 90)  # both count counterclockwise
+
+
+def _end_of(frame: av.VideoFrame, rate: Fraction) -> float:
+    """When the frame's time on screen is over, in seconds; 0 where the file does not time its frames."""
+    if frame.time is None:
+        return 0.0
+    return frame.time + float(max(frame.duration * frame.time_base, 1 / rate))
+
+
+def _promised_end(container, stream, packets: int, rate: Fraction) -> float:
+    """Until when the file says its pictures last, in seconds; 0 when it says nothing.
+
+    A file cut between two packets decodes without any error, so only this tells. Matroska and WebM state it per stream.
+    MP4 counts all frames it stores, also those that an edit list hides, so only a file that lacks some is held to its
+    duration, with a frame of grace because the sound may be what ends last.
+    """
+    if "DURATION" in stream.metadata:
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if packets < stream.frames and container.duration:
+        return container.duration / av.time_base - float(1 / rate)
+    return 0.0
