@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imaging.fit import Fit
+from ..imaging.fit import Fit, common_fit, still_to_clip
 from ..imaging.layers import check_pixels, decode, encode
 from ..joint.streams import Family, Task
 
@@ -48,7 +48,7 @@ def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: 
     if images and vae is None:
         raise ValueError(f"{', '.join(images)} came as pictures, so a VAE is needed: connect the Wan 2.1 VAE.")
     fit = _common_fit(images, rows, size)
-    images = {layer: _still_to_clip(image, fit.frames) for layer, image in images.items()}
+    images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
     for layer, image in images.items():
         comfy.model_management.throw_exception_if_processing_interrupted()
         encoding = family.streams[family.index(layer)].encoding
@@ -60,7 +60,7 @@ def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: 
         if layer not in rows:
             raise ValueError(f"'{layer}' has a mask but no picture: connect the picture, or drop the mask (a layer "
                              "that is not connected is generated whole).")
-        noise_mask[family.index(layer)] = _whole_tokens(fit.pool_mask(_still_to_clip(mask, fit.frames)))
+        noise_mask[family.index(layer)] = _whole_tokens(fit.pool_mask(still_to_clip(mask, fit.frames)))
     task = family.task([name for i, name in enumerate(family.layers) if noise_mask[i].any()])
     samples = torch.zeros(len(family.streams), CHANNELS, *fit.latent)
     for layer, row in rows.items():
@@ -124,16 +124,8 @@ def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], size: tuple[
     """The size that all given layers share. A still goes with any length."""
     if not images and not rows:
         return Fit(*size)
-    sizes = {layer: tuple(image.shape[1:3]) for layer, image in images.items()}
-    lengths = {layer: image.shape[0] for layer, image in images.items() if image.shape[0] > 1}
-    if len(set(sizes.values())) > 1:
-        named = ", ".join(f"{layer} {w}x{h}" for layer, (h, w) in sizes.items())
-        raise ValueError(f"The given layers differ in size ({named}): resize them to one size.")
-    if len(set(lengths.values())) > 1:
-        named = ", ".join(f"{layer} {n}" for layer, n in lengths.items())
-        raise ValueError(f"The given layers differ in length ({named} frames): cut them to one length.")
     if images:
-        fit = Fit(max([1, *lengths.values()]), *next(iter(sizes.values())))
+        fit = common_fit(images)
     else:
         frames, height, width = next(iter(rows.values())).shape[1:]
         fit = Fit((frames - 1) * TIME + 1, height * CELL, width * CELL)
@@ -147,11 +139,6 @@ def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], size: tuple[
 def _with_channels(images: Tensor) -> Tensor:
     """A MASK [F, H, W] as pictures of one channel."""
     return images.unsqueeze(-1) if images.ndim == 3 else images
-
-
-def _still_to_clip(images: Tensor, frames: int) -> Tensor:
-    """A still [1, ...] shown for the whole clip; a clip is left as it is."""
-    return images.expand(frames, *images.shape[1:]) if images.shape[0] == 1 else images
 
 
 def _encode(vae, pixels: Tensor, fit: Fit) -> Tensor:

@@ -94,5 +94,25 @@ class Fit:
             )
 
 
+def common_fit(images: dict[str, Tensor]) -> Fit:
+    """The size that the layers of one shot share: name -> [F, H, W, C]. A still goes with any length.
+
+    Raises ValueError, naming the layers, when their sizes or lengths differ."""
+    sizes = {layer: tuple(image.shape[1:3]) for layer, image in images.items()}
+    lengths = {layer: image.shape[0] for layer, image in images.items() if image.shape[0] > 1}
+    if len(set(sizes.values())) > 1:
+        named = ", ".join(f"{layer} {width}x{height}" for layer, (height, width) in sizes.items())
+        raise ValueError(f"The given layers differ in size ({named}): resize them to one size.")
+    if len(set(lengths.values())) > 1:
+        named = ", ".join(f"{layer} {count}" for layer, count in lengths.items())
+        raise ValueError(f"The given layers differ in length ({named} frames): cut them to one length.")
+    return Fit(max([1, *lengths.values()]), *next(iter(sizes.values())))
+
+
+def still_to_clip(images: Tensor, frames: int) -> Tensor:
+    """A still [1, ...] shown for `frames` frames (a view); a clip is left as it is."""
+    return images.expand(frames, *images.shape[1:]) if images.shape[0] == 1 else images
+
+
 def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step

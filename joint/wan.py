@@ -80,7 +80,7 @@ class WanModel(nn.Module):
 
     def __init__(self, config: WanConfig):
         super().__init__()
-        c = config
+        self.config = c = config
         self.patch_size, self.freq_dim, self.num_heads = c.patch_size, c.freq_dim, c.num_heads
         self.patch_embedding = nn.Conv3d(c.in_dim, c.dim, kernel_size=c.patch_size, stride=c.patch_size)
         self.text_embedding = nn.Sequential(nn.Linear(c.text_dim, c.dim), nn.GELU("tanh"), nn.Linear(c.dim, c.dim))

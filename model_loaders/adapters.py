@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import uuid
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..joint.adapters import AdapterBank
@@ -14,8 +17,9 @@ from ..joint.families import FAMILIES
 from ..joint.streams import Family
 from .adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead, parse_key
 from .detect import detect, family_of
-from .safetensors_file import check_finite, load_tensors, name_some
+from .safetensors_file import check_finite, load_tensors, name_some, read_header
 
+NOTE = "note"  # a key of a file's metadata: one sentence that its user should read
 EMPTY_PROMPT_SUFFIX = ".empty_prompt.safetensors"
 
 
@@ -39,7 +43,9 @@ def load_adapters(path: str | Path, *, family: Family | None = None, dtype: torc
     found = detect(path)
     if found.kind != "adapters":
         raise ValueError(f"'{Path(path).name}' holds no layer adapters: it is {found.line}.")
-    return read_adapters(load_tensors(path), Path(path).name, family=family, dtype=dtype, device=device)
+    loaded = read_adapters(load_tensors(path), Path(path).name, family=family, dtype=dtype, device=device)
+    note = read_header(path).metadata.get(NOTE)
+    return replace(loaded, warnings=(*loaded.warnings, note)) if note else loaded
 
 
 def read_adapters(tensors: dict[str, Tensor], name: str, *, family: Family | None = None,
@@ -93,6 +99,18 @@ def load_empty_prompt(adapters: str | Path, tokens: int = 512) -> Tensor | None:
     full = rows.new_zeros(1, tokens, rows.shape[1])
     full[0, :rows.shape[0]] = rows
     return full
+
+
+def save_empty_prompt(adapters: str | Path, embedding: Tensor) -> None:
+    """Store the embedding [tokens, E] of the empty prompt beside an adapter file, its zero rows left out."""
+    used = int(embedding.any(dim=1).nonzero().max()) + 1
+    path = empty_prompt_path(adapters)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        save_file({"empty_prompt": embedding[:used].float().cpu().contiguous()}, aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _nearest_family(names: set[str], name: str) -> Family:

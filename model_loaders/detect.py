@@ -16,7 +16,7 @@ from .wan_names import wan_names
 
 @dataclass(frozen=True)
 class Detected:
-    """`kind` is "backbone", "adapters", "vae", "text encoder" or "unknown"; `line` says what the file is."""
+    """`kind` is "backbone", "adapters", "vae", "text encoder", "empty prompt" or "unknown"; `line` says it in words."""
 
     kind: str
     line: str
@@ -35,11 +35,13 @@ def detect(path: str | Path) -> Detected:
         c = wan_config(shapes)
         count = sum(prod(shape) for shape in shapes.values())
         return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {c.in_dim} latent "
-                                    f"channels, {count / 1e9:.2f}B parameters")
+                                    f"channels, {count / 1e6:,.0f}M parameters")
     if "decoder.middle.0.residual.0.gamma" in shapes or "decoder.mid_block.resnets.0.norm1.gamma" in shapes:
         return Detected("vae", "Wan VAE")
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
         return Detected("text encoder", f"T5 text encoder of width {shapes['shared.weight'][-1]}")
+    if set(shapes) == {"empty_prompt"}:
+        return Detected("empty prompt", f"embedding of the empty prompt, width {shapes['empty_prompt'][-1]}")
     return Detected("unknown", "no file that Strata knows (it looks for Wan backbones, UniVidX adapters, Wan VAEs and "
                                "UMT5 text encoders)")
 

@@ -52,7 +52,7 @@ def replay(folder: str | Path) -> Iterator[Result]:
     if not manifest.is_file():
         raise ValueError(f"'{folder}' holds no fixtures that this version replays (no manifest.json).")
     about = json.loads(manifest.read_text())
-    for name in about["families"]:
+    for name in about.get("families", ()):
         fixture = UniVidXFixture(folder, get_family(name), about)
         yield from fixture.constants()
         yield from fixture.forwards()

@@ -16,7 +16,7 @@ from comfyui_strata.joint.families import FAMILIES
 from comfyui_strata.joint.streams import Family
 from comfyui_strata.joint.wan import WanConfig, empty_wan
 from comfyui_strata.model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
-from comfyui_strata.model_loaders.adapters import empty_prompt_path
+from comfyui_strata.model_loaders.adapters import NOTE, empty_prompt_path
 
 # ComfyUI reads the number of heads as width / 128, so a width of 128 n is the smallest that its loaders take.
 TINY = WanConfig(dim=128, ffn_dim=256, num_layers=2, num_heads=1)
@@ -43,7 +43,8 @@ def write_tiny_backbone(path: str | Path, config: WanConfig = TINY, *, prefix: s
 
 
 def write_tiny_adapters(path: str | Path, family: Family, config: WanConfig = TINY, *, rank: int = 4, prefix: str = "",
-                        seed: int = 0, dtype: torch.dtype = torch.float16, alive: bool = False) -> Path:
+                        seed: int = 0, dtype: torch.dtype = torch.float16, alive: bool = False,
+                        note: str | None = None) -> Path:
     """Write random adapters of a family, each key with `prefix` before it; the dead ones zero unless `alive`."""
     draw = torch.Generator().manual_seed(seed)
     state = {}
@@ -58,7 +59,7 @@ def write_tiny_adapters(path: str | Path, family: Family, config: WanConfig = TI
                     if matrix == "B" and is_dead(key, family) and not alive:
                         value.zero_()
                     state[prefix + str(key)] = value.to(dtype)
-    save_file(state, path)
+    save_file(state, path, metadata=None if note is None else {NOTE: note})
     return Path(path)
 
 
@@ -79,7 +80,9 @@ def write_bundle(folder: str | Path) -> None:
     write_tiny_vae(folder / "vae.safetensors")
     write_tiny_backbone(folder / "wan.safetensors")
     for family in FAMILIES.values():
-        write_empty_prompt(write_tiny_adapters(folder / f"{family.name}.safetensors", family))
+        write_empty_prompt(write_tiny_adapters(
+            folder / f"{family.name}.safetensors", family,
+            note="The bundled tiny model is untrained: the layers it makes are noise."))
 
 
 if __name__ == "__main__":

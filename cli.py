@@ -1,0 +1,182 @@
+"""The `strata` command. Results go to stdout, talk to stderr; exit 0 all well, 1 something failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except BrokenPipeError:  # the reader of our output has enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("Interrupted; nothing half-written was left.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"strata: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    parser = argparse.ArgumentParser(prog="strata", description="Split a shot into its layers and join them again.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    tasks = commands.add_parser("tasks", help="list every task of every family")
+    tasks.add_argument("--json", action="store_true", help="as JSON")
+    tasks.set_defaults(command=list_tasks)
+
+    _add_run(commands)
+
+    parity = commands.add_parser("parity", help="replay fixtures that the authors' code computed")
+    parity.add_argument("folders", nargs="+", metavar="DIR", help="a folder with a manifest.json")
+    parity.set_defaults(command=replay_fixtures)
+
+    models = commands.add_parser("models", help="say what weight files are")
+    models.add_argument("files", nargs="+", metavar="FILE", help="a .safetensors file")
+    models.set_defaults(command=describe_files)
+
+    doctor = commands.add_parser("doctor", help="check this machine")
+    doctor.set_defaults(command=check_machine)
+    return parser
+
+
+def _add_run(commands) -> None:
+    run = commands.add_parser(
+        "run", help="make the missing layers of a shot",
+        description="Make the missing layers of a shot. A clip is a video, a still or a folder of numbered frames.")
+    run.add_argument("--family", required=True, help="intrinsic or alpha")
+    run.add_argument("--task", required=True, help="such as R2AIN: rgb given; albedo, irradiance, normal made")
+    run.add_argument("--input", action="append", default=[], type=_layer_and_path, metavar="LAYER=PATH",
+                     help="a given layer; repeat for more")
+    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    run.add_argument("--model", default="tiny", metavar="NAME|PATH",
+                     help="a bundled model, or a folder that holds the files (default: tiny)")
+    for part in ("backbone", "adapters", "vae", "text-encoder"):
+        run.add_argument(f"--{part}", metavar="PATH", help=f"the {part.replace('-', ' ')}, if not from --model")
+    run.add_argument("--prompt", default="", metavar="S", help="what the shot shows (default: empty)")
+    run.add_argument("--negative", metavar="S", help="what to steer away from (default: Wan's own)")
+    run.add_argument("--steps", type=_positive, metavar="N", help="sampling steps (default: the family's, 50)")
+    run.add_argument("--cfg", type=float, metavar="X",
+                     help="how strongly the prompt steers (default: the family's; 1 for an empty prompt)")
+    run.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
+    run.add_argument("--frames", type=_positive, metavar="N",
+                     help="length where nothing is given, else take the first N frames of what is")
+    run.add_argument("--size", type=_size, metavar="WxH", help="size where nothing is given")
+    run.add_argument("--device", metavar="D", help="cuda, mps or cpu (default: the best there is)")
+    run.add_argument("--attention", default="sdpa", help="sdpa, flash3 or sage (default: sdpa)")
+    run.add_argument("--format", default="png", choices=("png", "exr", "mp4"), help="(default: png, 16 bit)")
+    run.set_defaults(command=run_task)
+
+
+def list_tasks(args) -> int:
+    """`strata tasks`: one line a task, or JSON."""
+    from .joint.families import FAMILIES, tasks
+
+    rows = [{"family": family.name, "task": str(task), "given": list(task.conditions), "made": list(task.targets),
+             "text": task.uses_text} for family in FAMILIES.values() for task in tasks(family)]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        given = ", ".join(row["given"]) or "text only"
+        print(f"{row['family']:<10} {row['task']:<7} {given:<30} -> {', '.join(row['made']):<38} "
+              f"{'prompt' if row['text'] else 'empty prompt'}")
+    return 0
+
+
+def run_task(args) -> int:
+    """`strata run`: prints each result as `name<TAB>path`."""
+    from .joint.families import get_family, parse_task
+    from .model_loaders.model_set import find_models
+    from .standalone import Job, best_device, run
+
+    try:
+        family = get_family(args.family)
+        task = parse_task(family, args.task)
+        inputs = dict(args.input)
+        if len(inputs) < len(args.input):
+            raise ValueError("A layer is given twice: give each --input once.")
+        job = Job(task, inputs, args.out, args.prompt, args.negative, args.steps, args.cfg, args.seed, args.frames,
+                  args.size, args.format, args.device or best_device(), args.attention)
+        job.check()
+    except ValueError as error:  # wrong use, not a failure
+        print(f"strata run: {error}", file=sys.stderr)
+        return 2
+    models = find_models(args.model, family, backbone=args.backbone, adapters=args.adapters, vae=args.vae,
+                         text_encoder=args.text_encoder)
+    for name, path in run(job, models).items():
+        print(f"{name}\t{path}")
+    return 0
+
+
+def replay_fixtures(args) -> int:
+    """`strata parity`: a line a case, and a closing line."""
+    from .model_loaders.parity import replay
+
+    passed = failed = 0
+    for folder in args.folders:
+        for r in replay(folder):
+            mark = "" if r.passed else "  FAILED"
+            print(f"{r.family:<10} {r.case:<34} {r.dtype}  {r.error:.2e}  limit {r.limit:.0e}{mark}", flush=True)
+            passed, failed = passed + r.passed, failed + (not r.passed)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def describe_files(args) -> int:
+    """`strata models`: a line a file; exit 1 when one is unknown or unreadable."""
+    from .model_loaders.detect import detect
+
+    code = 0
+    for file in args.files:
+        try:
+            found = detect(file)
+            line, code = found.line, max(code, found.kind == "unknown")
+        except (ValueError, OSError) as error:
+            line, code = str(error), 1
+        print(f"{file}: {line}")
+    return int(code)
+
+
+def check_machine(args) -> int:
+    """`strata doctor`: a line a finding; exit 1 when something needed is wrong."""
+    from .model_loaders.doctor import report
+
+    marks = {True: "ok  ", None: "note", False: "BAD "}
+    findings = report()
+    for name, ok, text in findings:
+        print(f"{marks[ok]} {name}: {text}")
+    return 1 if any(ok is False for _, ok, _ in findings) else 0
+
+
+def _layer_and_path(text: str) -> tuple[str, Path]:
+    layer, equals, path = text.partition("=")
+    if not (layer and equals and path):
+        raise argparse.ArgumentTypeError(f"'{text}' is not LAYER=PATH")
+    return layer, Path(path).expanduser()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 up")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, x, height = text.lower().partition("x")
+    if not x:
+        raise argparse.ArgumentTypeError(f"'{text}' is not WIDTHxHEIGHT")
+    return _positive(height), _positive(width)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
