@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parity = commands.add_parser("parity", help="replay fixtures that the authors' code computed")
     parity.add_argument("folders", nargs="+", metavar="DIR", help="a folder with a manifest.json")
+    parity.add_argument("--device", default="cpu", metavar="D", help="(default: cpu)")
     parity.set_defaults(command=replay_fixtures)
 
     models = commands.add_parser("models", help="say what weight files are")
@@ -124,7 +125,7 @@ def replay_fixtures(args) -> int:
 
     passed = failed = 0
     for folder in args.folders:
-        for r in replay(folder):
+        for r in replay(folder, args.device):
             mark = "" if r.passed else "  FAILED"
             print(f"{r.family:<10} {r.case:<34} {r.dtype}  {r.error:.2e}  limit {r.limit:.0e}{mark}", flush=True)
             passed, failed = passed + r.passed, failed + (not r.passed)

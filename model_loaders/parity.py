@@ -45,7 +45,7 @@ class Result:
         return self.error <= self.limit
 
 
-def replay(folder: str | Path) -> Iterator[Result]:
+def replay(folder: str | Path, device: str = "cpu") -> Iterator[Result]:
     """Replay every case of a fixture folder. Raises ValueError when the folder holds none that we know."""
     folder = Path(folder)
     manifest = folder / "manifest.json"
@@ -53,7 +53,7 @@ def replay(folder: str | Path) -> Iterator[Result]:
         raise ValueError(f"'{folder}' holds no fixtures that this version replays (no manifest.json).")
     about = json.loads(manifest.read_text())
     for name in about.get("families", ()):
-        fixture = UniVidXFixture(folder, get_family(name), about)
+        fixture = UniVidXFixture(folder, get_family(name), about, device)
         yield from fixture.constants()
         yield from fixture.forwards()
         yield from fixture.samplings()
@@ -67,29 +67,31 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
 class UniVidXFixture:
     """One family of a UniVidX fixture folder: its weights as an `Engine`, its cases as results."""
 
-    def __init__(self, folder: Path, family: Family, manifest: dict):
+    def __init__(self, folder: Path, family: Family, manifest: dict, device: str = "cpu"):
+        self.device = device
         self.family, self.keywords = family, manifest["families"][family.name]["kw"]
         c = manifest["config"]
         self.config = WanConfig(dim=c["dim"], ffn_dim=c["ffn_dim"], num_layers=c["num_layers"],
                                 num_heads=c["num_heads"], in_dim=c["in_dim"], out_dim=c["out_dim"],
                                 text_dim=c["text_dim"], freq_dim=c["freq_dim"], patch_size=tuple(c["patch_size"]),
                                 eps=c["eps"])
-        self.weights = load_tensors(folder / f"{family.name}_weights.safetensors")
-        self.forward = load_tensors(folder / f"{family.name}_forward.safetensors")
-        self.sample = load_tensors(folder / f"{family.name}_sample.safetensors")
+        self.weights = load_tensors(folder / f"{family.name}_weights.safetensors", device=device)
+        self.forward = load_tensors(folder / f"{family.name}_forward.safetensors", device=device)
+        self.sample = load_tensors(folder / f"{family.name}_sample.safetensors", device=device)
 
     def engine(self, dtype: str, family: Family | None = None) -> Engine:
         """Backbone and adapters in one dtype; `family` replaces the published one (to show that a variant fails)."""
-        model = empty_wan(self.config, dtype=DTYPES[dtype])
+        model = empty_wan(self.config, self.device, DTYPES[dtype])
         model.load_state_dict({k: v for k, v in self.weights.items() if not k.startswith("lora/")})
         lora = {k.removeprefix("lora/"): v for k, v in self.weights.items() if k.startswith("lora/")}
         # The fixtures fill the dead LoRA on purpose, so the loader's warnings say nothing here.
-        bank = read_adapters(lora, "fixture", dtype=DTYPES[dtype]).bank
+        bank = read_adapters(lora, "fixture", dtype=DTYPES[dtype], device=self.device).bank
         return Engine(model, bank, AdapterSettings.published(family or self.family), Host())
 
     def velocity(self, engine: Engine, task: Task, dtype: str, condition_time: float | None = None) -> Tensor:
         """Our forward of a case: [M, 16, T, h, w], conditions too. `condition_time` replaces the published one."""
-        held = self.forward["in/t_condition"].flatten() if condition_time is None else torch.tensor([condition_time])
+        held = self.forward["in/t_condition"].flatten() if condition_time is None else torch.tensor(
+            [condition_time], device=self.device)
         times = torch.cat([held if role is Role.CONDITION else self.forward["in/t_target"].flatten()
                            for role in task.roles]).view(1, -1, 1).float()
         if dtype == "bf16":  # the reference rounds time to its own dtype
@@ -97,7 +99,7 @@ class UniVidXFixture:
         x = self.forward["in/latents"].unsqueeze(0).to(DTYPES[dtype])
         grid = tuple(n // p for n, p in zip(x.shape[3:], self.config.patch_size))
         layout = make_layout(self.family, task.roles, engine.settings.active(self.family, task.roles), grid,
-                             self.config.dim // self.config.num_heads, all_outputs=True)
+                             self.config.dim // self.config.num_heads, all_outputs=True, device=self.device)
         with torch.inference_mode():
             out = joint_forward(engine.model, x, times, self.forward["in/context"].to(x.dtype), layout=layout,
                                 context_index=[[0] * len(task.roles)], host=engine.host,
@@ -111,10 +113,10 @@ class UniVidXFixture:
         flow = self.family.flow
         for key, reference in self.forward.items():
             if key.startswith("const/infer_sigmas_"):
-                ours = schedule(len(reference), flow.shift)[:-1]
+                ours = schedule(len(reference), flow.shift)[:-1].to(reference)
                 yield self._result(key, "fp32", relative_error(ours, reference), 1e-6)
             if key.startswith("const/infer_timesteps_"):
-                ours = network_time(schedule(len(reference), flow.shift)[:-1], replace(flow, round_time=None))
+                ours = network_time(schedule(len(reference), flow.shift)[:-1].to(reference), replace(flow, round_time=None))
                 yield self._result(key, "fp32", relative_error(ours, reference), 1e-6)
         held = self.forward["const/train_sigmas"][flow.condition_index]
         error = abs(condition_sigma(flow) - float(held)) / float(held)
