@@ -91,12 +91,14 @@ def parse_task(family: Family, name: str) -> Task:
     letters = [s.letter for s in family.streams]
     if two and made and sorted(given + made) == sorted(letters):
         return Task(family, tuple(Role.CONDITION if x in given else Role.TARGET for x in letters))
-    names = [str(t) for t in tasks(family)]
 
-    def likeness(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+    def likeness(candidate: str) -> tuple[int, float]:
+        """Letters that stand on the right side, then likeness as text."""
+        right_given, _, right_made = candidate.partition("2")
+        return (sum(x in right_given for x in given) + sum(x in right_made for x in made),
+                difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio())
 
-    nearest = sorted(names, key=likeness, reverse=True)[:3]
+    nearest = sorted(map(str, tasks(family)), key=likeness, reverse=True)[:3]
     key = ", ".join(f"{s.letter} {s.name}" for s in family.streams)
     raise ValueError(f"'{name}' is no task of the {family.name} family ({key}; each on one side of the 2); "
                      f"the nearest are {', '.join(nearest)}.")

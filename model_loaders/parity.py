@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..joint.adapters import ActiveAdapters, AdapterSettings
 from ..joint.families import get_family, parse_task
-from ..joint.flow import condition_sigma, network_time, schedule
+from ..joint.flow import condition_sigma, schedule
 from ..joint.layout import make_layout
 from ..joint.sampling import Engine, sample
 from ..joint.streams import Family, Role, Task
@@ -79,21 +79,19 @@ class UniVidXFixture:
         self.forward = load_tensors(folder / f"{family.name}_forward.safetensors", device=device)
         self.sample = load_tensors(folder / f"{family.name}_sample.safetensors", device=device)
 
-    def engine(self, dtype: str, family: Family | None = None) -> Engine:
-        """Backbone and adapters in one dtype; `family` replaces the published one (to show that a variant fails)."""
+    def engine(self, dtype: str) -> Engine:
+        """Backbone and adapters in one dtype."""
         model = empty_wan(self.config, self.device, DTYPES[dtype])
         model.load_state_dict({k: v for k, v in self.weights.items() if not k.startswith("lora/")})
         lora = {k.removeprefix("lora/"): v for k, v in self.weights.items() if k.startswith("lora/")}
         # The fixtures fill the dead LoRA on purpose, so the loader's warnings say nothing here.
         bank = read_adapters(lora, "fixture", dtype=DTYPES[dtype], device=self.device).bank
-        return Engine(model, bank, AdapterSettings.published(family or self.family), Host())
+        return Engine(model, bank, AdapterSettings.published(self.family), Host())
 
-    def velocity(self, engine: Engine, task: Task, dtype: str, condition_time: float | None = None) -> Tensor:
-        """Our forward of a case: [M, 16, T, h, w], conditions too. `condition_time` replaces the published one."""
-        held = self.forward["in/t_condition"].flatten() if condition_time is None else torch.tensor(
-            [condition_time], device=self.device)
-        times = torch.cat([held if role is Role.CONDITION else self.forward["in/t_target"].flatten()
-                           for role in task.roles]).view(1, -1, 1).float()
+    def velocity(self, engine: Engine, task: Task, dtype: str) -> Tensor:
+        """Our forward of a case: [M, 16, T, h, w], conditions too."""
+        names = {Role.CONDITION: "in/t_condition", Role.TARGET: "in/t_target"}
+        times = torch.cat([self.forward[names[role]].flatten() for role in task.roles]).view(1, -1, 1).float()
         if dtype == "bf16":  # the reference rounds time to its own dtype
             times = times.bfloat16().float()
         x = self.forward["in/latents"].unsqueeze(0).to(DTYPES[dtype])
@@ -116,7 +114,7 @@ class UniVidXFixture:
                 ours = schedule(len(reference), flow.shift)[:-1].to(reference)
                 yield self._result(key, "fp32", relative_error(ours, reference), 1e-6)
             if key.startswith("const/infer_timesteps_"):
-                ours = network_time(schedule(len(reference), flow.shift)[:-1].to(reference), replace(flow, round_time=None))
+                ours = 1000 * schedule(len(reference), flow.shift)[:-1].to(reference)
                 yield self._result(key, "fp32", relative_error(ours, reference), 1e-6)
         held = self.forward["const/train_sigmas"][flow.condition_index]
         error = abs(condition_sigma(flow) - float(held)) / float(held)

@@ -1,0 +1,56 @@
+"""A test-only node pack: the one loader that takes a tiny UMT5, since the stock CLIPLoader knows only umt5-xxl's sizes."""
+
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+# ComfyUI tells umt5-xxl from other encoders by this matrix of its last block; read, then ignored as a foreign key.
+MARKER = "encoder.block.23.layer.1.DenseReluDense.wi_1.weight", (10240, 0)
+
+
+def sizes(state: dict[str, torch.Tensor]) -> dict[str, int]:
+    """The encoder's sizes, read from its tensors, under the names of transformers' configuration."""
+    first = "encoder.block.0.layer."
+    heads = state[f"{first}0.SelfAttention.relative_attention_bias.weight"].shape[1]
+    return {
+        "vocab_size": state["shared.weight"].shape[0], "d_model": state["shared.weight"].shape[1],
+        "num_layers": sum(name.endswith("SelfAttention.q.weight") for name in state), "num_heads": heads,
+        "d_kv": state[f"{first}0.SelfAttention.q.weight"].shape[0] // heads,
+        "d_ff": state[f"{first}1.DenseReluDense.wi_0.weight"].shape[0],
+    }
+
+
+class TinyUMT5Loader(io.ComfyNode):
+    """A CLIP for Wan from a UMT5 file of any size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TinyUMT5Loader",
+            display_name="Tiny UMT5 Loader (tests)",
+            category="Strata/tests",
+            inputs=[io.Combo.Input("clip_name", options=folder_paths.get_filename_list("text_encoders"))],
+            outputs=[io.Clip.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip_name: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("text_encoders", clip_name)
+        state = comfy.utils.load_torch_file(path, safe_load=True)
+        config = sizes(state)
+        state[MARKER[0]] = torch.empty(MARKER[1])
+        return io.NodeOutput(comfy.sd.load_text_encoder_state_dicts(
+            [state], clip_type=comfy.sd.CLIPType.WAN, model_options={"umt5xxl_model_config": config}))
+
+
+class TinyTextExtension(ComfyExtension):
+    """What the tests add to ComfyUI."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [TinyUMT5Loader]
+
+
+async def comfy_entrypoint() -> TinyTextExtension:
+    return TinyTextExtension()

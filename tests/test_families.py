@@ -1,0 +1,69 @@
+"""Families and task names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, get_family, parse_task, tasks
+from comfyui_strata.joint.streams import Role
+
+MANIFEST = json.loads((Path(__file__).parent / "fixtures/unividx/manifest.json").read_text())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_published_mode_is_a_task_and_no_other(name):
+    assert {str(task) for task in tasks(FAMILIES[name])} == set(MANIFEST["families"][name]["modes"])
+    assert len(tasks(FAMILIES[name])) == 15
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_names_parse_back_to_the_same_task(name):
+    for task in tasks(FAMILIES[name]):
+        assert parse_task(FAMILIES[name], str(task)) == task
+
+
+@pytest.mark.parametrize(("written", "means"), [
+    ("r2nia", "R2AIN"), ("NIA2R", "AIN2R"), ("t2NIAR", "t2RAIN"), (" 2rain ", "t2RAIN"), ("T2rain", "t2RAIN"),
+])
+def test_letters_may_come_in_any_order_and_case(written, means):
+    assert str(parse_task(INTRINSIC, written)) == means
+
+
+@pytest.mark.parametrize(("written", "nearest"), [
+    ("R2AI", "R2AIN"), ("R2PFB", "R2AIN"), ("AIN", "AIN2R"), ("RR2AIN", "R2AIN"), ("depth", "RAIN"),
+])
+def test_a_wrong_name_gets_the_nearest_right_ones(written, nearest):
+    with pytest.raises(ValueError, match=nearest):
+        parse_task(INTRINSIC, written)
+
+
+@pytest.mark.parametrize("written", ["", "2", "RAIN2", "R2AIN2", "R2AINN", "R2RAIN", "X2RAI"])
+def test_names_that_leave_a_layer_out_or_use_it_twice_are_refused(written):
+    with pytest.raises(ValueError, match="no task of the intrinsic family"):
+        parse_task(INTRINSIC, written)
+
+
+def test_roles_and_layers_of_a_task():
+    task = parse_task(ALPHA, "RP2FB")
+    assert task.roles == (Role.CONDITION, Role.CONDITION, Role.TARGET, Role.TARGET)
+    assert task.conditions == ("rgb", "alpha")
+    assert task.targets == ("fg", "bg")
+    assert ALPHA.task(["bg", "fg"]) == task
+
+
+def test_tasks_trained_with_text_follow_the_published_rule():
+    # Text where rgb is generated, but not when all others are given, nor (an exception of the published alpha) FB2RP.
+    for family in FAMILIES.values():
+        for task in tasks(family):
+            rule = task.roles[0] is Role.TARGET and len(task.conditions) < 3 and str(task) != "FB2RP"
+            assert task.uses_text == rule, str(task)
+
+
+def test_nothing_to_generate_and_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="nothing is left to generate"):
+        INTRINSIC.task([])
+    with pytest.raises(ValueError, match="no layer 'depth'"):
+        INTRINSIC.task(["depth"])
+    with pytest.raises(ValueError, match="no family 'unity'"):
+        get_family("unity")

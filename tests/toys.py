@@ -1,0 +1,65 @@
+"""Toy models for the maths tests: random weights, small enough for a forward in milliseconds."""
+
+from __future__ import annotations
+
+import torch
+
+from comfyui_strata.joint.adapters import ActiveAdapters, AdapterBank, AdapterSettings
+from comfyui_strata.joint.families import INTRINSIC
+from comfyui_strata.joint.flow import stream_times
+from comfyui_strata.joint.layout import make_layout
+from comfyui_strata.joint.streams import Family, Role
+from comfyui_strata.joint.transformer import Host, joint_forward
+from comfyui_strata.joint.wan import WanConfig, WanModel, empty_wan
+
+CONFIG = WanConfig(dim=48, ffn_dim=64, num_layers=2, num_heads=2, in_dim=4, out_dim=4, text_dim=12, freq_dim=16)
+GRID = (2, 2, 3)  # tokens: frames, rows, columns
+LATENT = (CONFIG.in_dim, 2, 4, 6)
+T, C, A = Role.TARGET, Role.CONDITION, Role.ABSENT
+
+
+def toy_model(seed: int = 0) -> WanModel:
+    """A backbone with random weights; float64, so that equal maths shows as equal numbers."""
+    torch.manual_seed(seed)
+    model = empty_wan(CONFIG, dtype=torch.float64)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=1.0 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
+    return model
+
+
+def toy_bank(family: Family = INTRINSIC, seed: int = 1) -> AdapterBank:
+    """Adapters of rank 3 with random weights, none of them zero."""
+    torch.manual_seed(seed)
+    bank = AdapterBank(family, CONFIG.num_layers, CONFIG.dim, CONFIG.ffn_dim, rank=3, dtype=torch.float64)
+    bank.requires_grad_(False)
+    for parameter in bank.parameters():
+        parameter.data.normal_(std=parameter.shape[-1] ** -0.5)
+    return bank
+
+
+def toy_latents(requests: int = 1, streams: int = 4, seed: int = 2) -> torch.Tensor:
+    """Random latents [N, M, C, F, Y, X]."""
+    return torch.randn(requests, streams, *LATENT, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def toy_context(texts: int = 1, seed: int = 3, words: int = 5) -> torch.Tensor:
+    """Random text embeddings [R, W, E]."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(texts, words, CONFIG.text_dim, generator=draw, dtype=torch.float64)
+
+
+def forward(model: WanModel, bank: AdapterBank | None, latents: torch.Tensor, roles: tuple[Role, ...], *,
+            context: torch.Tensor | None = None, index=None, times: torch.Tensor | None = None,
+            settings: AdapterSettings | None = None, all_outputs: bool = False, family: Family = INTRINSIC,
+            host: Host | None = None) -> dict[int, torch.Tensor]:
+    """`joint_forward` of a toy request: stream row -> velocity [N, C, F, Y, X]."""
+    settings = settings or AdapterSettings.published(family)
+    adapted = settings.active(family, roles) if bank else (False,) * len(roles)
+    layout = make_layout(family, roles, adapted, GRID, CONFIG.dim // CONFIG.num_heads, all_outputs=all_outputs)
+    if times is None:
+        times = stream_times(0.7, roles, family.flow).expand(len(latents), -1, -1)
+    out = joint_forward(
+        model, latents, times, toy_context() if context is None else context, layout=layout,
+        context_index=index or [[0] * len(roles)] * len(latents),
+        adapters=ActiveAdapters(bank, settings, layout) if bank else None, host=host)
+    return {row: out[:, j] for j, row in enumerate(layout.outputs)}
