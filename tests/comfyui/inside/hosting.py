@@ -70,7 +70,7 @@ def check_alternating_families():
     base = tiny.wan_model()
     runs = {
         "intrinsic": lambda m=tiny.layered(INTRINSIC, base): tiny.ksampler(m, tiny.latent(), cfg=5.0),
-        "alpha": lambda m=tiny.layered(ALPHA, base): tiny.ksampler(m, tiny.latent("R2PFB", ALPHA), cfg=5.0),
+        "alpha": lambda m=tiny.layered(ALPHA, base, seed=1): tiny.ksampler(m, tiny.latent("R2PFB", ALPHA), cfg=5.0),
         "plain": lambda: plain_video(base),
     }
     first = {name: run() for name, run in runs.items()}
@@ -277,7 +277,7 @@ def fp8_against_rounded(model, path: str, limit: float) -> str:
 
     twin = tiny.ksampler(load_layers(tiny_file(path, rounded)).result[0], latent, prompt)
     full = tiny.ksampler(load_layers(tiny_file(path)).result[0], latent, prompt)
-    return "; ".join((tiny.within("rounded weights", out, twin, limit), tiny.within("float32", out, full, 0.3),
+    return "; ".join((tiny.within("rounded weights", out, twin, limit), tiny.within("float32", out, full, 0.1),
                       tiny.differs("fp8", out, full, 1e-3)))
 
 
@@ -289,7 +289,7 @@ def tiny_file(path: str, change=lambda name, tensor: tensor):
 
 def check_fp8_storage():
     """UNETLoader with weight_dtype fp8_e4m3fn: equals float32 arithmetic on the rounded weights to 1e-4, float32
-    weights to 0.3 (fp8 keeps 3 bits of mantissa); the adapters stay in the file's float16."""
+    weights to 0.1 (fp8 keeps 3 bits of mantissa); the adapters stay in the file's float16."""
     path = folder_paths.get_full_path_or_raise("diffusion_models", "wan.safetensors")
     model = nodes.UNETLoader().load_unet("wan.safetensors", "fp8_e4m3fn")[0]
     computes = model.model.get_dtype_inference()
@@ -297,7 +297,7 @@ def check_fp8_storage():
 
 
 def check_scaled_fp8_file():
-    """A `fp8_scaled` checkpoint (a scale a weight, ComfyUI's quantised tensors) runs, near float32 (0.3), and its
+    """A `fp8_scaled` checkpoint (a scale a weight, ComfyUI's quantised tensors) runs, near float32 (0.1), and its
     conditions are exact."""
     path = folder_paths.get_full_path_or_raise("diffusion_models", "wan.safetensors")
     state = {}
@@ -315,12 +315,12 @@ def check_scaled_fp8_file():
     latent, prompt = tiny.latent(), tiny.text(dim=4096)
     out = tiny.ksampler(load_layers(model).result[0], latent, prompt)
     full = tiny.ksampler(load_layers(tiny_file(path)).result[0], latent, prompt)
-    return "; ".join((tiny.keeps_given("scaled fp8", out, latent), tiny.within("float32", out, full, 0.3),
+    return "; ".join((tiny.keeps_given("scaled fp8", out, latent), tiny.within("float32", out, full, 0.1),
                       tiny.differs("scaled fp8", out, full, 1e-3)))
 
 
 def check_bf16_compute():
-    """ModelComputeDtype bf16 runs, near float32 (0.1), conditions exact."""
+    """ModelComputeDtype bf16 runs, near float32 (0.02), conditions exact."""
     base, latent, prompt = nodes.UNETLoader().load_unet("wan.safetensors", "default")[0], tiny.latent(), tiny.text(dim=4096)
     full = load_layers(base).result[0]
     low = nodes_model_advanced.ModelComputeDtype().patch(full, "bf16")[0]
@@ -328,7 +328,7 @@ def check_bf16_compute():
     out = tiny.ksampler(spy.model, latent, prompt)
     assert spy["x"][0].dtype == torch.bfloat16, spy["x"][0].dtype
     return "; ".join((tiny.keeps_given("bf16", out, latent),
-                      tiny.within("float32", out, tiny.ksampler(full, latent, prompt), 0.1)))
+                      tiny.within("float32", out, tiny.ksampler(full, latent, prompt), 0.02)))
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -468,7 +468,8 @@ def check_wrong_models():
            "num_layers": tiny.LAYERS, "text_dim": tiny.TEXT_DIM, "freq_dim": 32, "in_dim": 16, "out_dim": 16}
     flux = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32,
             "context_in_dim": 32, "hidden_size": 48, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1,
-            "depth_single_blocks": 1, "axes_dim": [8, 8, 8], "theta": 10000, "qkv_bias": True, "guidance_embed": False}
+            "depth_single_blocks": 1, "axes_dim": [8, 8, 8], "theta": 10000, "qkv_bias": True, "guidance_embed": False,
+            "txt_ids_dims": []}
     loaded, said = tiny.adapters(), []
     for words, model in (
         (("WAN22",), other_model("WAN22_T2V", **wan | {"model_type": "t2v", "in_dim": 48, "out_dim": 48})),

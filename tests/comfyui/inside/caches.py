@@ -1,0 +1,75 @@
+"""ComfyUI's caches and compiler around a MODEL with layers."""
+
+from __future__ import annotations
+
+import torch
+from comfy_extras import nodes_easycache, nodes_torch_compile
+
+from . import tiny
+
+STEPS = 8
+
+
+class Forwards:
+    """Counts how often the joint forward itself runs."""
+
+    def __init__(self, model):
+        self.model, self.calls = model.clone(), 0
+        self.model.set_model_patch(self, "double_block")
+
+    def __call__(self, args):
+        self.calls += args["block_index"] == 0
+        return args
+
+
+def check_easycache():
+    """EasyCache with threshold 0 is no cache, bit by bit; with a larger one steps are skipped, the result is near and
+    finite, and what is given is exact."""
+    count = Forwards(tiny.layered())
+    latent = tiny.latent()
+
+    def cached(threshold: float):
+        count.calls = 0
+        model = nodes_easycache.EasyCacheNode.execute(count.model, threshold, 0.0, 1.0, False).result[0]
+        return tiny.ksampler(model, latent, steps=STEPS, cfg=5.0), count.calls
+
+    plain = tiny.ksampler(count.model, latent, steps=STEPS, cfg=5.0)
+    zero, all_calls = cached(0.0)
+    more, fewer_calls = cached(3.0)
+    assert all_calls == STEPS and fewer_calls < STEPS, f"{all_calls} and {fewer_calls} calls of {STEPS}"
+    return "; ".join((tiny.equal("threshold 0", zero, plain), f"threshold 3 ran {fewer_calls} of {STEPS} steps",
+                      tiny.keeps_given("threshold 3", more, latent), tiny.within("cached", more, plain, 1.0)))
+
+
+def check_lazycache():
+    """The same for LazyCache, which skips whole predictions."""
+    count = Forwards(tiny.layered())
+    latent = tiny.latent()
+
+    def cached(threshold: float):
+        count.calls = 0
+        model = nodes_easycache.LazyCacheNode.execute(count.model, threshold, 0.0, 1.0, False).result[0]
+        return tiny.ksampler(model, latent, steps=STEPS), count.calls
+
+    plain = tiny.ksampler(count.model, latent, steps=STEPS)
+    zero, all_calls = cached(0.0)
+    more, fewer_calls = cached(0.5)
+    assert all_calls == STEPS and fewer_calls < STEPS, f"{all_calls} and {fewer_calls} calls of {STEPS}"
+    return "; ".join((tiny.equal("threshold 0", zero, plain), f"threshold 0.5 ran {fewer_calls} of {STEPS} steps",
+                      tiny.keeps_given("threshold 0.5", more, latent)))
+
+
+def check_torch_compile():
+    """TorchCompileModel, backend eager, equals the model itself to 1e-5: for two tasks in turn, and the joint forward
+    is what runs. The plain MODEL and the uncompiled one are unchanged afterwards."""
+    base, empty = tiny.wan_model(), {"samples": torch.zeros(1, 16, *tiny.GRID)}
+    picture = tiny.ksampler(base, empty, steps=2)
+    model, said = tiny.layered(model=base), []
+    compiled = nodes_torch_compile.TorchCompileModel.execute(model, "eager").result[0]
+    for task in ("R2AIN", "t2RAIN"):
+        latent = tiny.latent(task)
+        plain = tiny.ksampler(model, latent, steps=2)
+        said.append(tiny.within(task, tiny.ksampler(compiled, latent, steps=2), plain, 1e-5))
+        said.append(tiny.equal("uncompiled", tiny.ksampler(model, latent, steps=2), plain))
+    said.append(tiny.equal("plain MODEL", tiny.ksampler(base, empty, steps=2), picture))
+    return "; ".join(said)

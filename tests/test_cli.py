@@ -1,0 +1,215 @@
+"""The `strata` command, on the bundled tiny model and small clips."""
+
+import json
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from comfyui_strata import standalone
+from comfyui_strata.cli import main
+from comfyui_strata.imaging.clips import read_clip, write_clip
+from comfyui_strata.model_loaders.model_set import BUNDLED
+from comfyui_strata.tests.tiny_files import write_tiny_umt5
+
+
+def clip(frames=5, height=48, width=64) -> torch.Tensor:
+    """A moving gradient [F, H, W, 3]."""
+    t, y, x = torch.meshgrid(torch.arange(frames) / 20, torch.linspace(0, 1, height), torch.linspace(0, 1, width),
+                             indexing="ij")
+    return torch.stack(((x + t) % 1, y, 0.5 * (x + y)), dim=-1)
+
+
+@pytest.fixture
+def plate(tmp_path) -> Path:
+    return write_clip(clip(), tmp_path / "plate é 1", Fraction(24000, 1001), "mp4")
+
+
+def strata(*args) -> int:
+    """Run the command in this process."""
+    try:
+        return main([str(a) for a in args])
+    except SystemExit as stop:  # argparse's own errors
+        return int(stop.code or 0)
+
+
+def run(plate, out, *more, task="R2AIN", family="intrinsic", steps=1) -> int:
+    return strata("run", "--family", family, "--task", task, "--input", f"rgb={plate}", "--out", out, "--steps", steps,
+                  *more)
+
+
+def test_tasks(capsys):
+    assert strata("tasks") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 30
+    assert strata("tasks", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"family": "alpha", "task": "R2PFB", "given": ["rgb"], "made": ["alpha", "fg", "bg"], "text": False} in rows
+
+
+@pytest.mark.parametrize("args", [[], ["nonsense"], ["run"], ["run", "--family", "intrinsic"]])
+def test_wrong_use_exits_with_2(args, capsys):
+    assert strata(*args) == 2
+
+
+@pytest.mark.parametrize("command", ["", "tasks", "run", "parity", "models", "doctor"])
+def test_help_everywhere(command, capsys):
+    assert strata(*command.split(), "--help") == 0
+    assert "usage: strata" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("family", "task", "made"), [
+    ("intrinsic", "R2AIN", ["albedo", "irradiance", "normal"]), ("alpha", "R2PFB", ["alpha", "fg", "bg"]),
+])
+def test_layers_come_out_in_the_clips_size_length_and_rate(plate, tmp_path, capsys, family, task, made):
+    assert run(plate, tmp_path / "out", "--format", "mp4", task=task, family=family) == 0
+    printed = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert list(printed) == [*made, "contact sheet", "settings"]
+    for layer in made:
+        layer_clip = read_clip(printed[layer])
+        assert layer_clip.images.shape == (5, 48, 64, 3) and layer_clip.rate == Fraction(24000, 1001)
+        assert layer_clip.images.std() > 0.01
+    settings = json.loads(Path(printed["settings"]).read_text())
+    assert settings["task"] == task and settings["guidance"] == 1.0 and settings["steps"] == 1
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 48, 64), (2, 37, 50), (4, 16, 17), (5, 33, 65)])
+def test_odd_sizes_and_lengths_are_kept_exactly(tmp_path, frames, height, width):
+    plate = write_clip(clip(frames, height, width), tmp_path / "plate", Fraction(25), "png")
+    assert run(plate, tmp_path / "out") == 0
+    normal = read_clip(tmp_path / "out/normal", data=True).images
+    assert normal.shape == (frames, height, width, 3)
+    length = (2 * normal - 1).norm(dim=-1)
+    assert (length - 1).abs().max() < 1e-3
+
+
+def test_the_same_seed_gives_the_same_layers_and_another_does_not(plate, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert run(plate, tmp_path / name, "--seed", seed) == 0
+    a, b, c = (read_clip(tmp_path / name / "albedo").images for name in "abc")
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_a_task_with_nothing_given_takes_size_and_length(tmp_path):
+    code = strata("run", "--family", "intrinsic", "--task", "t2RAIN", "--out", tmp_path / "out", "--steps", 1,
+                  "--size", "64x48", "--frames", 5)
+    assert code == 0
+    for layer in ("rgb", "albedo", "irradiance", "normal"):
+        assert read_clip(tmp_path / "out" / layer).images.shape == (5, 48, 64, 3)
+
+
+def test_a_still_goes_with_a_clip(plate, tmp_path):
+    still = write_clip(clip(1), tmp_path / "still", Fraction(25), "png")
+    code = strata("run", "--family", "intrinsic", "--task", "RA2IN", "--input", f"rgb={plate}", "--input",
+                  f"albedo={still}", "--out", tmp_path / "out", "--steps", 1)
+    assert code == 0 and read_clip(tmp_path / "out/normal").images.shape[0] == 5
+
+
+@pytest.mark.parametrize(("args", "says", "code"), [
+    (["--task", "R2AIM"], "the nearest are R2AIN", 2),
+    (["--family", "depth"], "the families are intrinsic, alpha", 2),
+    (["--task", "RA2IN"], "needs albedo given: add --input albedo=PATH", 2),
+    (["--task", "t2RAIN"], "is not given rgb", 2),
+    (["--size", "64x48"], "a given clip keeps its own size", 2),
+    (["--steps", "0"], "is not a number from 1 up", 2),
+    (["--size", "64"], "is not WIDTHxHEIGHT", 2),
+    (["--input", "nonsense"], "is not LAYER=PATH", 2),
+    (["--input", "rgb=again.mp4"], "given twice", 2),
+    (["--attention", "magic"], "choose one of sdpa", 2),
+    (["--prompt", "a red ball"], "no text encoder and the prompt needs one", 1),
+    (["--model", "nowhere"], "There is no model 'nowhere'", 1),
+    (["--adapters", str(BUNDLED["tiny"] / "alpha.safetensors")], "belongs to the alpha family", 1),
+    (["--backbone", str(BUNDLED["tiny"] / "vae.safetensors")], "is no Wan backbone: it is Wan VAE", 1),
+    (["--frames", "9"], "frames", 1),
+])
+def test_bad_wishes_get_one_sentence_and_leave_nothing(plate, tmp_path, capsys, args, says, code):
+    assert run(plate, tmp_path / "out", *args) == code
+    err = capsys.readouterr().err
+    assert says in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"not a video", None])
+def test_unreadable_clips_get_one_sentence(plate, tmp_path, capsys, data):
+    bad = tmp_path / "bad clip.mp4"
+    bad.write_bytes(plate.read_bytes()[:300] if data is None else data)
+    assert run(bad, tmp_path / "out") == 1
+    err = capsys.readouterr().err
+    assert "bad clip.mp4" in err and "Traceback" not in err and not (tmp_path / "out").exists()
+    assert run(tmp_path / "nowhere.mp4", tmp_path / "out") == 1
+
+
+def test_layers_of_different_sizes_are_named(plate, tmp_path, capsys):
+    other = write_clip(clip(5, 32, 64), tmp_path / "albedo", Fraction(25), "png")
+    assert run(plate, tmp_path / "out", "--input", f"albedo={other}", task="RA2IN") == 1
+    assert "rgb 64x48, albedo 64x32" in capsys.readouterr().err
+
+
+def test_the_empty_prompt_is_stored_once_a_text_encoder_is_given(plate, tmp_path, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("wan", "vae", "intrinsic"):
+        (folder / f"{name}.safetensors").write_bytes((BUNDLED["tiny"] / f"{name}.safetensors").read_bytes())
+    assert run(plate, tmp_path / "out", "--model", folder) == 1
+    assert "no embedding of the empty prompt is stored" in capsys.readouterr().err
+    write_tiny_umt5(folder / "umt5.safetensors", d_model=4096)
+    assert run(plate, tmp_path / "a", "--model", folder) == 0
+    (folder / "umt5.safetensors").unlink()
+    assert run(plate, tmp_path / "b", "--model", folder) == 0
+    a, b = (read_clip(tmp_path / name / "albedo").images for name in "ab")
+    assert (a - b).abs().max() < 1e-3
+    assert sorted(p.name for p in folder.iterdir()) == ["intrinsic.empty_prompt.safetensors", "intrinsic.safetensors",
+                                                        "vae.safetensors", "wan.safetensors"]
+
+
+def test_a_prompt_steers_with_guidance_and_its_negative(tmp_path, capsys):
+    encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
+    base = ("run", "--family", "intrinsic", "--task", "t2RAIN", "--steps", 1, "--size", "64x48", "--frames", 1,
+            "--text-encoder", encoder)
+    wishes = {"a": ("a red room",), "b": ("a blue beach",), "c": ("a red room", "--cfg", 1),
+              "d": ("a red room", "--negative", "a dog")}
+    for name, wish in wishes.items():
+        assert strata(*base, "--out", tmp_path / name, "--prompt", *wish) == 0
+    pictures = {name: read_clip(tmp_path / name / "rgb").images for name in wishes}
+    assert all(not torch.equal(pictures["a"], pictures[name]) for name in "bcd")
+    assert json.loads((tmp_path / "a/run.json").read_text())["guidance"] == 5.0
+
+
+def test_an_interrupt_leaves_no_half_results(plate, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(standalone, "contact_sheet", interrupted)
+    assert run(plate, tmp_path / "out") == 130
+    assert "Interrupted" in capsys.readouterr().err
+    left = [p for p in (tmp_path / "out").rglob("*") if ".tmp" in p.name or p.name.startswith(".")]
+    assert left == []
+
+
+def test_a_full_disk_is_one_sentence(plate, capsys):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full on this system")
+    assert run(plate, "/dev/full/out") == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err and "strata: " in err
+
+
+def test_models_says_what_files_are(tmp_path, capsys):
+    assert strata("models", BUNDLED["tiny"] / "wan.safetensors", BUNDLED["tiny"] / "alpha.safetensors") == 0
+    out = capsys.readouterr().out
+    assert "2 blocks of width 128" in out and "alpha family" in out
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    assert strata("models", tmp_path / "x.safetensors") == 1
+
+
+def test_the_installed_command_talks_on_stderr_and_answers_on_stdout(plate, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "comfyui_strata.cli", "run", "--family", "alpha", "--task", "R2PFB",
+                           "--input", f"rgb={plate}", "--out", str(tmp_path / "out"), "--steps", "1"],
+                          capture_output=True, text=True, check=True)
+    names = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert names == ["alpha", "fg", "bg", "contact sheet", "settings"]
+    assert "untrained" in done.stderr and "step" not in done.stderr  # no progress bar off a terminal
