@@ -101,13 +101,13 @@ def _inject(model, joint: JointModel) -> None:
 
 def _check_backbone(model) -> comfy.ldm.wan.model.WanModel:
     """The Wan transformer of a MODEL. Other members of Wan's family have another forward or other inputs."""
-    base, wanted = model.model, "Load a Wan 2.1 text-to-video model (T2V, 14B for the published layers)."
+    base, wanted = model.model, "load a Wan 2.1 text-to-video model (T2V, 14B for the published layers)."
     backbone = getattr(base, "diffusion_model", None)
     if type(base) is not comfy.model_base.WAN21 or type(backbone) is not comfy.ldm.wan.model.WanModel:
         raise ValueError(f"These layers ride on Wan 2.1 text-to-video, but this MODEL is {type(base).__name__} "
-                         f"({type(backbone).__name__}). {wanted}")
+                         f"({type(backbone).__name__}): {wanted}")
     if backbone.model_type != "t2v" or backbone.in_dim != backbone.out_dim:
-        raise ValueError(f"This Wan model is {backbone.model_type} with {backbone.in_dim} input channels. {wanted}")
+        raise ValueError(f"This Wan model is {backbone.model_type} with {backbone.in_dim} input channels: {wanted}")
     return backbone
 
 

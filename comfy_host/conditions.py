@@ -30,9 +30,11 @@ class PromptCond(comfy.conds.CONDCrossAttn):
 def condition_patches(model, family: Family) -> dict[str, Callable]:
     """The object patches `extra_conds`, `process_timestep` and `scale_latent_inpaint` for a MODEL.
 
-    Each calls what it found in its place, so patches of other packs keep working on either side."""
-    previous_conds = model.get_model_object("extra_conds")
-    previous_timestep = model.get_model_object("process_timestep")
+    Each calls what it found in its place, so patches of other packs keep working on either side; only our own of an
+    earlier Load Layers give way, or times would be rounded as that family wants, too."""
+    previous_conds, previous_timestep = (
+        getattr(found, "strata_previous", found)
+        for found in map(model.get_model_object, ("extra_conds", "process_timestep")))
     held = condition_sigma(family.flow)
 
     def extra_conds(**kwargs):
@@ -58,6 +60,7 @@ def condition_patches(model, family: Family) -> dict[str, Callable]:
         # `hold_conditions` put the right noise into the given parts.
         return (1 - held) * latent_image + held * noise
 
+    extra_conds.strata_previous, process_timestep.strata_previous = previous_conds, previous_timestep
     return {"extra_conds": extra_conds, "process_timestep": process_timestep,
             "scale_latent_inpaint": scale_latent_inpaint}
 

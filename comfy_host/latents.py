@@ -39,7 +39,8 @@ def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: 
 
     `masks[layer]` [F, H, W] marks, with anything above 0, frames or regions of a given layer to generate all the same.
     `size` (frames, height, width) is used when nothing is given. A still is repeated over the clip's frames.
-    Raises ValueError for layers of different sizes, masks without pictures, a missing or foreign VAE, bad pixels.
+    Raises ValueError for layers of different sizes, masks without pictures or of another size, a missing or foreign
+    VAE, bad pixels.
     """
     rows = {layer: _latent_row(source, family, layer) for layer, source in sources.items() if isinstance(source, dict)}
     images = {layer: _with_channels(source) for layer, source in sources.items() if not isinstance(source, dict)}
@@ -47,7 +48,8 @@ def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: 
         check_pixels(layer, image)
     if images and vae is None:
         raise ValueError(f"{', '.join(images)} came as pictures, so a VAE is needed: connect the Wan 2.1 VAE.")
-    fit = _common_fit(images, rows, size)
+    known = [source[KEY].fit for source in sources.values() if isinstance(source, dict) and KEY in source]
+    fit = _common_fit(images, rows, known, size)
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
     for layer, image in images.items():
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -60,6 +62,7 @@ def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: 
         if layer not in rows:
             raise ValueError(f"'{layer}' has a mask but no picture: connect the picture, or drop the mask (a layer "
                              "that is not connected is generated whole).")
+        _check_mask(layer, mask, fit)
         noise_mask[family.index(layer)] = _whole_tokens(fit.pool_mask(still_to_clip(mask, fit.frames)))
     task = family.task([name for i, name in enumerate(family.layers) if noise_mask[i].any()])
     samples = torch.zeros(len(family.streams), CHANNELS, *fit.latent)
@@ -82,10 +85,11 @@ def decode_layer(vae, latent: dict, joint: JointLatent, layer: str) -> Tensor:
                          "or splitting it.")
     given, generated = joint.given.get(layer), _row_mask(latent, row, len(family.streams))
     encoding = family.streams[row].encoding
+    rows = samples[row::len(family.streams)]
     if given is not None and not generated.any():
-        return encode(encoding, given)
+        return encode(encoding, given).repeat(len(rows), 1, 1, 1)
     clips = []
-    for clip in samples[row::len(family.streams)]:
+    for clip in rows:
         comfy.model_management.throw_exception_if_processing_interrupted()
         pixels = vae.decode(clip.unsqueeze(0))[0]  # [F', H', W', 3]
         clips.append(decode(encoding, fit.crop(pixels)))
@@ -112,20 +116,24 @@ def _latent_row(source: dict, family: Family, layer: str) -> Tensor:
     if samples.ndim != 5 or samples.shape[1] != CHANNELS:
         raise ValueError(f"The LATENT given as {layer} is {tuple(samples.shape)}: a video LATENT of the Wan 2.1 VAE is "
                          f"needed, [1, {CHANNELS}, T, h, w].")
-    if joint is not None and layer in joint.family.layers:
+    # A row that a stock node cut out of a joint LATENT still carries its entry.
+    if joint is not None and layer in joint.family.layers and samples.shape[0] == len(joint.family.streams):
         return samples[joint.family.index(layer)]
     if samples.shape[0] != 1:
-        raise ValueError(f"The LATENT given as {layer} holds {samples.shape[0]} clips: give one, or a joint LATENT "
-                         f"that has a layer {layer}.")
+        raise ValueError(f"The LATENT given as {layer} holds {samples.shape[0]} rows: give one, or a joint LATENT of "
+                         f"one clip that has a layer {layer}.")
     return samples[0]
 
 
-def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], size: tuple[int, int, int]) -> Fit:
-    """The size that all given layers share. A still goes with any length."""
+def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], known: list[Fit],
+                size: tuple[int, int, int]) -> Fit:
+    """The size that all given layers share. A still goes with any length; a joint LATENT knows its clip's true size."""
     if not images and not rows:
         return Fit(*size)
     if images:
         fit = common_fit(images)
+    elif known:
+        fit = known[0]
     else:
         frames, height, width = next(iter(rows.values())).shape[1:]
         fit = Fit((frames - 1) * TIME + 1, height * CELL, width * CELL)
@@ -139,6 +147,15 @@ def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], size: tuple[
 def _with_channels(images: Tensor) -> Tensor:
     """A MASK [F, H, W] as pictures of one channel."""
     return images.unsqueeze(-1) if images.ndim == 3 else images
+
+
+def _check_mask(layer: str, mask: Tensor, fit: Fit) -> None:
+    """Raise ValueError unless a MASK is finite and of the clip's size, for one frame or for all."""
+    check_pixels(f"The mask of {layer}", mask.unsqueeze(-1))
+    frames, height, width = mask.shape
+    if (height, width) != (fit.height, fit.width) or frames not in (1, fit.frames):
+        raise ValueError(f"The mask of {layer} has {frames} frames of {width}x{height}, but the clip has {fit.frames} "
+                         f"of {fit.width}x{fit.height}: give a mask of that size, for one frame or for all.")
 
 
 def _encode(vae, pixels: Tensor, fit: Fit) -> Tensor:

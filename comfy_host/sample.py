@@ -10,6 +10,7 @@ import torch
 from ..joint.flow import schedule
 from ..joint.sampling import effective_guidance
 from .attach import JointModel, joint_model
+from .latents import KEY
 
 
 def sample_joint(model, latent: dict, positive, negative, seed: int, steps: int, cfg: float) -> tuple[dict, str]:
@@ -20,6 +21,10 @@ def sample_joint(model, latent: dict, positive, negative, seed: int, steps: int,
     """
     joint = joint_model(model)
     family = joint.family
+    made = latent.get(KEY)
+    if made is not None and made.family.layers != family.layers:
+        raise ValueError(f"This LATENT holds the layers of the {made.family.name} family, but this MODEL makes those "
+                         f"of {family.name}: choose one family in Strata Condition Mask and Strata Load Layers.")
     positive = positive or _stored_empty_prompt(joint)
     empty = is_empty_prompt(positive)
     asked = cfg or family.guidance

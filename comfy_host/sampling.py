@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import comfy.sample
@@ -26,6 +27,10 @@ def hold_conditions(family: Family) -> Callable:
             return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         generated = denoise_mask[:, :1] > 0
         noise = condition_noise(noise, latent_image, generated.to(noise.device), family, seed)
+        if getattr(sampler, "inpaint_options", {}).get("random"):
+            # "ddim" would draw noise of its own for what is given; which noise that gets is the family's word.
+            sampler = copy.copy(sampler)
+            sampler.inpaint_options = {**sampler.inpaint_options, "random": False}
         out = executor(noise, latent_image, sampler, sigmas, generated.to(denoise_mask).expand_as(denoise_mask),
                        callback, disable_pbar, seed, **kwargs)
         return torch.where(generated.to(out.device), out, latent_image.to(out))

@@ -12,10 +12,11 @@ import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import folder_paths
-import nodes
 import torch
 from comfy_extras import nodes_model_advanced
 from torch import Tensor
+
+import nodes
 
 from ....comfy_host.attach import attach_layers, joint_model, with_settings
 from ....joint.adapters import Gate
@@ -92,7 +93,8 @@ def check_attach_over_attach():
         fresh = attach_layers(tiny.wan_model(), bank, family, None)
         again = attach_layers(tiny.layered(INTRINSIC), bank, family, None)
         latent = tiny.latent("R2PFB", ALPHA)
-        said.append(tiny.equal(f"shift {family.flow.shift:g}", tiny.ksampler(again, latent), tiny.ksampler(fresh, latent)))
+        said.append(tiny.equal(f"shift {family.flow.shift:g}", tiny.ksampler(again, latent),
+                               tiny.ksampler(fresh, latent)))
     return "; ".join(said)
 
 
@@ -204,7 +206,7 @@ def check_community_lora():
     before = tiny.ksampler(tiny.layered(model=with_lora(base)), latent, cfg=5.0)
     after = tiny.ksampler(with_lora(tiny.layered(model=base)), latent, cfg=5.0)
     half = tiny.ksampler(with_lora(tiny.layered(model=base), 0.5), latent, cfg=5.0)
-    state = {name: tensor + added.get(name, 0) for name, tensor in tiny.wan_model().model.diffusion_model.state_dict().items()}
+    state = {n: t + added.get(n, 0) for n, t in tiny.wan_model().model.diffusion_model.state_dict().items()}
     merged = tiny.ksampler(tiny.layered(model=tiny.wan_model(state=state)), latent, cfg=5.0)
     again = tiny.ksampler(tiny.layered(model=base), latent, cfg=5.0)
     return "; ".join((tiny.differs("the LoRA", after, without), tiny.differs("half of it", half, after),
@@ -310,7 +312,7 @@ def check_scaled_fp8_file():
             state[name] = tensor
     state["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
     model = comfy.sd.load_diffusion_model_state_dict(state)
-    kinds = {type(m.weight.data).__name__ for n, m in model.model.diffusion_model.named_modules() if n.endswith("attn.q")}
+    kinds = {type(block.self_attn.q.weight.data).__name__ for block in model.model.diffusion_model.blocks}
     assert kinds == {"QuantizedTensor"}, f"the weights are {kinds}"
     latent, prompt = tiny.latent(), tiny.text(dim=4096)
     out = tiny.ksampler(load_layers(model).result[0], latent, prompt)
@@ -321,7 +323,8 @@ def check_scaled_fp8_file():
 
 def check_bf16_compute():
     """ModelComputeDtype bf16 runs, near float32 (0.02), conditions exact."""
-    base, latent, prompt = nodes.UNETLoader().load_unet("wan.safetensors", "default")[0], tiny.latent(), tiny.text(dim=4096)
+    base = nodes.UNETLoader().load_unet("wan.safetensors", "default")[0]
+    latent, prompt = tiny.latent(), tiny.text(dim=4096)
     full = load_layers(base).result[0]
     low = nodes_model_advanced.ModelComputeDtype().patch(full, "bf16")[0]
     spy = tiny.Spy(low)

@@ -20,10 +20,12 @@ def frame_mask() -> dict:
 
 
 def region_mask() -> dict:
-    """R2AIN, and albedo generated only in one 2x4 corner of its last two latent frames."""
+    """R2AIN, and albedo generated only in a 2x4 corner of its last two latent frames and in one cell of the first, a
+    quarter of a token."""
     latent = tiny.latent("R2AIN", grid=GRID)
     keep = torch.ones(GRID, dtype=torch.bool)
     keep[1:, 2:, 2:] = False
+    keep[0, 1, 1] = False
     latent["samples"][1] = tiny.latent("A2RIN", grid=GRID)["samples"][1] * keep
     latent["noise_mask"][1, 0] = (~keep).float()
     return latent

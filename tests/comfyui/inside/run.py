@@ -28,8 +28,9 @@ def load_pack(comfyui: Path, base: Path):
 
     comfy.cli_args.args.cpu = True
     comfy.cli_args.args.base_directory = str(base)
-    import nodes
     import server
+
+    import nodes
 
     server.PromptServer(asyncio.new_event_loop())  # some stock nodes ask for the instance
     folder = base / "custom_nodes" / "A Strata 1.0"
@@ -66,7 +67,8 @@ def main(comfyui: str, base: str, out: str, *names: str) -> None:
     for name, function in checks(package, list(names)):
         start = time.monotonic()
         try:
-            ok, detail = True, function() or ""
+            with torch.inference_mode():  # as ComfyUI runs its nodes
+                ok, detail = True, function() or ""
         except Exception:
             ok, detail = False, traceback.format_exc()
         gc.collect()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import comfy.samplers
-import nodes
 import torch
 from comfy_extras import nodes_custom_sampler
+
+import nodes
 
 from . import tiny
 

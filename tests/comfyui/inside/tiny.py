@@ -6,6 +6,7 @@ M streams, T h w latent sizes, N clips. Errors are relative: max|ours - referenc
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import comfy.conds
@@ -14,10 +15,11 @@ import comfy.model_patcher
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models
-import nodes
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
+
+import nodes
 
 from ....comfy_host.attach import attach_layers
 from ....joint.families import INTRINSIC, parse_task
@@ -59,7 +61,8 @@ def raises(kind: type[Exception], *words: str, call) -> str:
         sentence = str(error)
         missing = [word for word in words if word not in sentence]
         assert not missing, f"the message lacks {missing}: {sentence}"
-        assert "\n" not in sentence and sentence.endswith("."), f"not one sentence: {sentence!r}"
+        whole = re.fullmatch(r"(?!.*[.!?] [A-Z])[^\n]+\.", sentence)
+        assert whole, f"not one sentence: {sentence!r}"
         return sentence
     raise AssertionError(f"no {kind.__name__} was raised ({', '.join(words)})")
 
@@ -187,9 +190,7 @@ def network(model, x: Tensor, sigma: Tensor, context: Tensor, mask: Tensor | Non
     comfy.model_management.load_models_gpu([spy.model, *spy.model.get_nested_additional_models()])
     extra = {} if mask is None else {"denoise_mask": mask}
     options = {**spy.model.model_options["transformer_options"], "wrappers": spy.model.wrappers}
-    with torch.inference_mode():
-        spy.model.model.apply_model(x, sigma.expand(x.shape[0]), c_crossattn=context, transformer_options=options,
-                                    **extra)
+    spy.model.model.apply_model(x, sigma.expand(x.shape[0]), c_crossattn=context, transformer_options=options, **extra)
     return spy.calls[0]
 
 

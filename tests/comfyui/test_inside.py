@@ -1,0 +1,76 @@
+"""The in-process checks of `inside/`, run once by ComfyUI's own Python: one test a check.
+
+The checks import ComfyUI, which this Python does not have; they are found by reading their source.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from comfyui_strata.joint.families import FAMILIES
+from comfyui_strata.model_loaders.find_comfyui import OLDEST, comfyui_python, comfyui_version, find_comfyui
+from comfyui_strata.tests.tiny_files import write_tiny_vae
+from comfyui_strata.tests.tiny_wan import write_empty_prompt, write_tiny_adapters, write_tiny_backbone
+
+INSIDE = Path(__file__).parent / "inside"
+TIME_LIMIT = 1200  # seconds; it takes about a minute on two idle cores
+
+
+def check_names() -> list[str]:
+    """`module.check` of every check function under inside/."""
+    return [f"{path.stem}.{node.name}" for path in sorted(INSIDE.glob("*.py"))
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")]
+
+
+def write_files(base: Path) -> None:
+    """The tiny files that the checks load through ComfyUI's own loaders, laid out as --base-directory wants them."""
+    folders = {name: base / "models" / name for name in ("diffusion_models", "loras", "vae")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    write_tiny_backbone(folders["diffusion_models"] / "wan.safetensors")
+    write_tiny_vae(folders["vae"] / "vae.safetensors")
+    for family in FAMILIES.values():
+        write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory) -> dict[str, dict]:
+    """What the runner found, check by check; skips where there is no ComfyUI."""
+    comfyui = find_comfyui()
+    if comfyui is None:
+        pytest.skip("no ComfyUI found: set COMFYUI_PATH, or install one with comfy-cli in ~/comfy/ComfyUI")
+    version = comfyui_version(comfyui)
+    if version is not None and version[:2] < OLDEST:
+        pytest.skip(f"{comfyui} is ComfyUI {'.'.join(map(str, version))}, older than {'.'.join(map(str, OLDEST))}")
+    base = tmp_path_factory.mktemp("inside")
+    write_files(base)
+    out, log = base / "results.json", base / "log.txt"
+    # Nothing of this Python's environment may leak into ComfyUI's.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "VIRTUAL_ENV"}
+    with log.open("w") as stream:
+        done = subprocess.run(
+            [comfyui_python(comfyui), INSIDE / "run.py", comfyui, base, out], cwd=base, env=environment,
+            stdout=stream, stderr=subprocess.STDOUT, timeout=TIME_LIMIT, check=False)
+    if not out.is_file():
+        pytest.fail(f"the runner ended with {done.returncode}:\n{log.read_text('utf-8', 'replace')[-4000:]}")
+    return json.loads(out.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", check_names())
+def test_inside(results, name):
+    """One check inside ComfyUI; its docstring there says what it proves."""
+    assert name in results, f"{name} did not run"
+    assert results[name]["ok"], results[name]["detail"]
+    print(f"{results[name]['seconds']} s: {results[name]['detail']}")
+
+
+def test_every_module_has_checks(results):
+    """The checks that ran are those that were collected."""
+    assert sorted(results) == sorted(check_names())
