@@ -93,7 +93,8 @@ class AdapterBank(nn.Module):
 class ActiveAdapters:
     """A bank seen through one layout: which stacked adapters act, on which tokens, and how strongly.
 
-    The methods add to `y`, the base layer's fresh output, in place. `first` is how many leading tokens of the packed
+    The methods add the adapters of one block to `y`, the base layer's fresh output, in place. They take the block's
+    weights and not its number, which torch.compile would take for a constant and compile every block anew. `first` is how many leading tokens of the packed
     sequence are no longer in `y` (the last block keeps only the rows that leave the network).
     """
 
@@ -106,33 +107,31 @@ class ActiveAdapters:
         self.strengths = [settings.strengths[i] for i in layout.adapted]
         self.ffn_strength = settings.ffn_strength
 
-    def add_qkv(self, block: int, x: Tensor, q: Tensor, k: Tensor, v: Tensor, first: int) -> None:
+    def add_qkv(self, weights: BlockAdapters, x: Tensor, q: Tensor, k: Tensor, v: Tensor, first: int) -> None:
         """q, k, v += their adapters of x. x, k, v [N, T, D]; q [N, T-first, D]."""
         if not self.strengths:
             return
-        weights = self.blocks[block]
         up = self._weight(weights.qkv_up, x)  # [S, 3, D, r]
         hidden = self._down(x, self._weight(weights.qkv_down, x), 0)  # [N, S, L, 3r]
         for j, (y, part, left) in enumerate(zip((q, k, v), hidden.chunk(3, dim=-1), (first, 0, 0))):
             start, stop, gone = self._window(left)
             y[:, start:stop] += _up(part[:, gone:], up[gone:, j])
 
-    def add_o(self, block: int, x: Tensor, y: Tensor, first: int) -> None:
+    def add_o(self, weights: BlockAdapters, x: Tensor, y: Tensor, first: int) -> None:
         """y += the output projection's adapters of x. x, y [N, T-first, D]."""
         start, stop, gone = self._window(first)
         if start == stop:
             return
-        weights = self.blocks[block]
         hidden = self._down(x, self._weight(weights.o_down, x), first)
         y[:, start:stop] += _up(hidden, self._weight(weights.o_up, x)[gone:])
 
-    def add_ffn_in(self, block: int, x: Tensor, y: Tensor) -> None:
+    def add_ffn_in(self, weights: BlockAdapters, x: Tensor, y: Tensor) -> None:
         """y += the shared adapter of the feed-forward's first linear, on every row. x [N, T, D], y [N, T, F]."""
-        self._add_shared(x, y, self.blocks[block].ffn_in_down, self.blocks[block].ffn_in_up)
+        self._add_shared(x, y, weights.ffn_in_down, weights.ffn_in_up)
 
-    def add_ffn_out(self, block: int, x: Tensor, y: Tensor) -> None:
+    def add_ffn_out(self, weights: BlockAdapters, x: Tensor, y: Tensor) -> None:
         """y += the shared adapter of the feed-forward's second linear, on every row. x [N, T, F], y [N, T, D]."""
-        self._add_shared(x, y, self.blocks[block].ffn_out_down, self.blocks[block].ffn_out_up)
+        self._add_shared(x, y, weights.ffn_out_down, weights.ffn_out_up)
 
     def _add_shared(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> None:
         if self.ffn_strength != 0:

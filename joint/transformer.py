@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adapters import ActiveAdapters
+from .adapters import ActiveAdapters, BlockAdapters
 from .attention import Attention, sdpa
 from .layout import Layout
 from .rope import rotate
@@ -133,7 +133,8 @@ def joint_forward(model: nn.Module, latents: Tensor, times: Tensor, context: Ten
         host.start_block(i)
         # What no output depends on leaves the last block once its keys and values are made.
         first = layout.out_start if i == len(model.blocks) - 1 else 0
-        x = _block(block, i, x, modulation, text, text_rows, layout, adapters, host, model.num_heads, first)
+        weights = adapters.blocks[i] if adapters is not None else None
+        x = _block(block, x, modulation, text, text_rows, layout, adapters, weights, host, model.num_heads, first)
         x = host.after_block(x, i)
     return _head(model, x, modulation, layout.tokens, grid)
 
@@ -147,8 +148,9 @@ def _embed(model: nn.Module, latents: Tensor) -> tuple[Tensor, tuple[int, int, i
     return x.flatten(2).transpose(1, 2).reshape(latents.shape[0], -1, x.shape[1]), grid
 
 
-def _block(block: nn.Module, i: int, x: Tensor, modulation: Modulation, text: Tensor, text_rows: TextRows,
-           layout: Layout, adapters: ActiveAdapters | None, host: Host, heads: int, first: int) -> Tensor:
+def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, text_rows: TextRows, layout: Layout,
+           adapters: ActiveAdapters | None, weights: BlockAdapters | None, host: Host, heads: int,
+           first: int) -> Tensor:
     """One Wan block on x [N, T, D]; returns [N, T - first, D]."""
     tokens, keep = layout.tokens, layout.tokens - first
 
@@ -158,7 +160,7 @@ def _block(block: nn.Module, i: int, x: Tensor, modulation: Modulation, text: Te
     y = _modulate(block.norm1(x), row(0, tokens), row(1, tokens))
     q, k, v = block.self_attn.q(y[:, first:]), block.self_attn.k(y), block.self_attn.v(y)
     if adapters is not None:
-        adapters.add_qkv(i, y, q, k, v, first)
+        adapters.add_qkv(weights, y, q, k, v, first)
     del y  # as large as x: free it before the attention needs room
     q = rotate(block.self_attn.norm_q(q).unflatten(-1, (heads, -1)), layout.rope[:, first:])
     k = rotate(block.self_attn.norm_k(k).unflatten(-1, (heads, -1)), layout.rope)
@@ -168,7 +170,7 @@ def _block(block: nn.Module, i: int, x: Tensor, modulation: Modulation, text: Te
     del q, k
     y = block.self_attn.o(a)
     if adapters is not None:
-        adapters.add_o(i, a, y, first)
+        adapters.add_o(weights, a, y, first)
     x = _add_gated(x[:, first:], y, row(2, keep))
 
     # The text is projected here, once per distinct prompt; no stream or request repeats it.
@@ -180,11 +182,11 @@ def _block(block: nn.Module, i: int, x: Tensor, modulation: Modulation, text: Te
     y = _modulate(block.norm2(x), row(3, keep), row(4, keep))
     hidden = block.ffn[0](y)
     if adapters is not None:
-        adapters.add_ffn_in(i, y, hidden)
+        adapters.add_ffn_in(weights, y, hidden)
     hidden = F.gelu(hidden, approximate="tanh")
     y = block.ffn[2](hidden)
     if adapters is not None:
-        adapters.add_ffn_out(i, hidden, y)
+        adapters.add_ffn_out(weights, hidden, y)
     return _add_gated(x, y, row(5, keep))
 
 

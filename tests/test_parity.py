@@ -50,8 +50,8 @@ def test_a_feed_forward_adapter_per_stream_fails(monkeypatch):
     case = fixture()
     names, lora = INTRINSIC.file_adapters, {k[5:]: v for k, v in case.weights.items() if k.startswith("lora/")}
 
-    def per_stream(self, block, x, y, site):
-        order = self.layout.order
+    def per_stream(self, weights, x, y, site):
+        order, block = self.layout.order, list(self.blocks).index(weights)
         for j, row in enumerate(order):
             a, b = (lora[f"blocks.{block}.{site}.lora_{m}.{names[row]}.weight"] for m in "AB")
             span = slice(j * self.length, (j + 1) * self.length)
@@ -64,8 +64,8 @@ def test_a_feed_forward_adapter_per_stream_fails(monkeypatch):
         self.layout = layout
 
     monkeypatch.setattr(adapters.ActiveAdapters, "__init__", keep_layout)
-    monkeypatch.setattr(adapters.ActiveAdapters, "add_ffn_in", lambda s, b, x, y: per_stream(s, b, x, y, "ffn.0"))
-    monkeypatch.setattr(adapters.ActiveAdapters, "add_ffn_out", lambda s, b, x, y: per_stream(s, b, x, y, "ffn.2"))
+    monkeypatch.setattr(adapters.ActiveAdapters, "add_ffn_in", lambda s, w, x, y: per_stream(s, w, x, y, "ffn.0"))
+    monkeypatch.setattr(adapters.ActiveAdapters, "add_ffn_out", lambda s, w, x, y: per_stream(s, w, x, y, "ffn.2"))
     assert worst(case, case.engine("fp32"), INTRINSIC) > 1e-2
 
 

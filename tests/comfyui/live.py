@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import time
 import urllib.error
@@ -13,10 +14,8 @@ import urllib.request
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-
-import psutil
-import websocket
 
 BOOT_SECONDS, SILENT_SECONDS = 180, 120
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
@@ -28,8 +27,9 @@ class ComfyError(Exception):
 
 @dataclass
 class Run:
-    """One executed prompt. `outputs[node]` is what that node showed or saved, `cached` the nodes that had nothing to do,
-    `executed` those that had, `previews` the JPEGs that came meanwhile, `messages` the number of each kind of event."""
+    """One executed prompt. `outputs[node]` is what a node showed or saved, `cached` the nodes that had nothing to do,
+    `executed` those that had, `previews` the pictures that came meanwhile, `texts` what nodes showed as (node, text),
+    `messages` the number of each kind of event."""
 
     prompt_id: str
     ending: str = ""
@@ -38,18 +38,13 @@ class Run:
     cached: list[str] = field(default_factory=list)
     executed: list[str] = field(default_factory=list)
     previews: list[bytes] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
     messages: Counter = field(default_factory=Counter)
     seconds: float = 0.0
 
-    @property
-    def said(self) -> str:
-        """All text that nodes showed, joined."""
-        return "\n".join(str(line) for shown in self.outputs.values() for line in shown.get("text", ()))
-
     def files(self, node: str) -> list[dict]:
         """What a node saved or previewed: dicts of filename, subfolder and type."""
-        shown = self.outputs.get(node, {})
-        return [file for kind in ("images", "video", "gifs") for file in shown.get(kind, ())]
+        return [file for kind in self.outputs.get(node, {}).values() for file in kind if isinstance(file, dict)]
 
 
 class Comfy:
@@ -64,10 +59,11 @@ class Comfy:
         command = [python, comfyui / "main.py", "--cpu", "--port", self.port, "--base-directory", base,
                    "--preview-method", "latent2rgb", "--disable-api-nodes", "--disable-auto-launch",
                    "--database-url", "sqlite:///:memory:"]
+        # One thread: tiny tensors gain nothing from more, and threads that wait for each other crawl on a busy machine.
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen([str(part) for part in command], cwd=comfyui, stdout=log,
                                             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                            env={**os.environ, "PYTHONUNBUFFERED": "1"})
+                                            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"})
 
     def wait_until_ready(self) -> None:
         """Return once the API answers. Raises ComfyError with the log's end when the process dies or never answers."""
@@ -82,6 +78,8 @@ class Comfy:
 
     def stop(self) -> None:
         """End the process and what it started."""
+        import psutil
+
         children = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
         self.process.terminate()
         try:
@@ -99,6 +97,8 @@ class Comfy:
 
     def memory(self) -> int:
         """Resident bytes of the process."""
+        import psutil
+
         return psutil.Process(self.process.pid).memory_info().rss
 
     def get(self, path: str):
@@ -117,6 +117,11 @@ class Comfy:
             raise ComfyError(f"{path}: {refusal.code} {refusal.read().decode()}") from None
         return json.loads(text) if text else None
 
+    @cached_property
+    def object_info(self) -> dict:
+        """Inputs and outputs of every node class."""
+        return self.get("/object_info")
+
     def fetch(self, file: dict) -> Path:
         """The path on disk of a file that a node reported."""
         return self.base / file["type"] / file["subfolder"] / file["filename"]
@@ -126,6 +131,8 @@ class Comfy:
 
         Raises ComfyError when the server refuses the prompt or any of its nodes; an error inside a node is `run.error`.
         """
+        import websocket
+
         client = uuid.uuid4().hex
         events = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=SILENT_SECONDS)
         try:
@@ -139,9 +146,12 @@ class Comfy:
             run.seconds = time.monotonic() - begun
         finally:
             events.close()
-        history = self._history(run.prompt_id)
-        run.outputs = history["outputs"]
+        run.outputs = self.outputs(run.prompt_id)
         return run
+
+    def queue(self, prompt: dict) -> str:
+        """Put a prompt in the queue and return its id at once."""
+        return self.post("/prompt", {"prompt": prompt})["prompt_id"]
 
     def check(self, prompt: dict, on_event=None) -> Run:
         """`run`, with an error inside a node raised as ComfyError too."""
@@ -150,11 +160,22 @@ class Comfy:
             raise ComfyError(f"{run.ending}: {describe(run.error)}")
         return run
 
+    def outputs(self, prompt_id: str) -> dict:
+        """What every node of a prompt showed or saved, once it has ended."""
+        deadline = time.monotonic() + SILENT_SECONDS
+        while time.monotonic() < deadline:
+            if entry := self.get(f"/history/{prompt_id}").get(prompt_id):
+                return entry["outputs"]
+            time.sleep(0.05)
+        raise ComfyError(f"prompt {prompt_id} did not end in {SILENT_SECONDS} seconds")
+
     def _take(self, run: Run, message, on_event) -> None:
         if isinstance(message, bytes):
-            if int.from_bytes(message[:4], "big") == 1:  # a preview: event, picture format, picture
+            event, length = struct.unpack(">II", message[:8])
+            if event == 1:  # a preview: event, picture format, picture
                 run.previews.append(message[8:])
-                run.messages["preview"] += 1
+            elif event == 3:  # a text: event, length of the node's id, id, text
+                run.texts.append((message[8:8 + length].decode(), message[8 + length:].decode()))
             return
         event = json.loads(message)
         kind, data = event["type"], event["data"]
@@ -170,13 +191,6 @@ class Comfy:
         if on_event is not None:
             on_event(kind, data)
 
-    def _history(self, prompt_id: str) -> dict:
-        # The entry is written a moment after the last message.
-        for _ in range(100):
-            if entry := self.get(f"/history/{prompt_id}").get(prompt_id):
-                return entry
-            time.sleep(0.05)
-        raise ComfyError(f"prompt {prompt_id} ended but has no history")
 
 
 def describe(error: dict | None) -> str:

@@ -120,7 +120,9 @@ def adapters(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int
 
 def layered(family: Family = INTRINSIC, model=None, seed: int = 0):
     """A MODEL with layers, on `model` or a fresh one."""
-    return attach_layers(wan_model() if model is None else model, adapters(family, seed), family, None)
+    model = wan_model() if model is None else model
+    blocks = len(model.model.diffusion_model.blocks)
+    return attach_layers(model, adapters(family, seed, layers=blocks), family, None)
 
 
 def text(seed: int = 1, tokens: int = 8, texts: int = 1, dim: int = TEXT_DIM) -> list:

@@ -1,4 +1,5 @@
-"""A test-only node pack: the one loader that takes a tiny UMT5, since the stock CLIPLoader knows only umt5-xxl's sizes."""
+"""A test-only node pack: a loader that takes a tiny UMT5, since the stock CLIPLoader knows only umt5-xxl's sizes, and a
+VAE that tells the log whenever it decodes."""
 
 import comfy.sd
 import comfy.utils
@@ -45,11 +46,44 @@ class TinyUMT5Loader(io.ComfyNode):
             [state], clip_type=comfy.sd.CLIPType.WAN, model_options={"umt5xxl_model_config": config}))
 
 
+class TellingVAE:
+    """A VAE that prints a line before it decodes; all else is the VAE's own."""
+
+    def __init__(self, vae):
+        self.vae = vae
+
+    def __getattr__(self, name):
+        return getattr(self.vae, name)
+
+    def decode(self, *args, **kwargs):
+        """The VAE's pictures."""
+        print("TellingVAE decodes", flush=True)
+        return self.vae.decode(*args, **kwargs)
+
+
+class TellDecodes(io.ComfyNode):
+    """VAE to VAE; tests count the lines in the log."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TellDecodes",
+            display_name="Tell Decodes (tests)",
+            category="Strata/tests",
+            inputs=[io.Vae.Input("vae")],
+            outputs=[io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, vae) -> io.NodeOutput:
+        return io.NodeOutput(TellingVAE(vae))
+
+
 class TinyTextExtension(ComfyExtension):
     """What the tests add to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TinyUMT5Loader]
+        return [TinyUMT5Loader, TellDecodes]
 
 
 async def comfy_entrypoint() -> TinyTextExtension:

@@ -1,0 +1,96 @@
+"""The example graphs in their two forms, made small for tiny models, and readers of what they save."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from comfyui_strata.tests.comfyui.live import Run
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+FEW_STEPS, SMALL = 2, {"family.width": 64, "family.height": 48, "family.length": 5}
+
+
+def api_form(name: str) -> dict:
+    """The queue's form of a graph, as it lies in the repository."""
+    return json.loads((WORKFLOWS / "api" / f"{name}.api.json").read_text("utf-8"))
+
+
+def ui_form(name: str) -> dict:
+    """The browser's form of a graph, as it lies in the repository."""
+    return json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
+
+
+def made_small(prompt: dict) -> dict:
+    """The same prompt for tiny models: their text encoder, few steps, and little of what is made from text alone."""
+    small = {}
+    for key, node in prompt.items():
+        kind, inputs = node["class_type"], dict(node["inputs"])
+        if kind == "CLIPLoader":
+            kind, inputs = "TinyUMT5Loader", {"clip_name": inputs["clip_name"]}
+        if "steps" in inputs:
+            inputs["steps"] = FEW_STEPS
+        inputs |= {name: value for name, value in SMALL.items() if name in inputs}
+        small[key] = {**node, "class_type": kind, "inputs": inputs}
+    return small
+
+
+def made_small_ui(graph: dict) -> dict:
+    """`made_small` of the browser's form."""
+    graph = json.loads(json.dumps(graph))
+    for node in graph["nodes"]:
+        if node["type"] == "CLIPLoader":
+            node.update(type="TinyUMT5Loader", widgets_values=node["widgets_values"][:1], inputs=node["inputs"][:1],
+                        properties={})
+        names = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+        if "seed" in names:
+            names.insert(names.index("seed") + 1, "control_after_generate")  # a widget that is no input
+        for name, value in {"steps": FEW_STEPS, **SMALL}.items():
+            if name in names:
+                node["widgets_values"][names.index(name)] = value
+    return graph
+
+
+def nodes_of(prompt: dict, kind: str) -> dict[str, dict]:
+    """The inputs of every node of a class, by node id."""
+    return {key: node["inputs"] for key, node in prompt.items() if node["class_type"] == kind}
+
+
+def given_layers(prompt: dict) -> dict[str, tuple[str, list, str]]:
+    """Of every layer that is given as pictures: the Decode node that shows it, the link that gave it, its name."""
+    found = {}
+    for decode, inputs in nodes_of(prompt, "StrataDecodeLayers").items():
+        sampler = prompt[inputs["latent"][0]]["inputs"]
+        mask = prompt[(sampler.get("latent") or sampler.get("latent_image"))[0]]["inputs"]
+        for name, source in mask.items():
+            if isinstance(source, list) and name.startswith("family."):
+                layer = name.removeprefix("family.")
+                found[f"{decode}.{layer}"] = decode, source, layer
+    return found
+
+
+def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
+    """Frames [F, H, W, 3] in 0..255 and frames a second."""
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]), rate
+
+
+def read_pictures(paths: list[Path]) -> np.ndarray:
+    """[F, H, W, C] in 0..255."""
+    return np.stack([np.asarray(Image.open(path)) for path in paths])
+
+
+def saved_files(comfy, run: Run) -> dict[str, list[Path]]:
+    """What the run saved, by the name before the counter."""
+    files: dict[str, list[Path]] = {}
+    for file in (file for node in run.outputs for file in run.files(node)):
+        if file["type"] == "output":
+            files.setdefault(file["filename"].rsplit("_", 2)[0], []).append(comfy.fetch(file))
+    return files
