@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..comfy_host.latents import build_latent
 from ..joint.families import FAMILIES, get_family
 from ..joint.streams import Family
+from .saying import say
 
 
-def layer_inputs(family: Family) -> list[io.Input]:
-    """A picture and a mask input for every layer of a family, pictures first."""
+def family_inputs(family: Family) -> list[io.Input]:
+    """A picture and a mask input for every layer of a family, pictures first, then the size to use without any.
+
+    The size stands here and not beside the family for two reasons: each family has its own, and ComfyUI's frontend
+    (seen in 1.49) fails to make a node whose choice holds sockets and no widget."""
     pictures = [
         io.MultiType.Input(stream.name, optional=True,
                            types=[io.Image, io.Latent] + ([io.Mask] if stream.encoding == "mask" else []),
@@ -23,7 +27,15 @@ def layer_inputs(family: Family) -> list[io.Input]:
                               "mask per frame, whole frames.")
         for layer in family.layers
     ]
-    return pictures + masks
+    size = [
+        io.Int.Input("width", default=family.width, min=16, max=8192, step=1,
+                     tooltip="Pixels. Used when no layer is connected; a connected one keeps its own size."),
+        io.Int.Input("height", default=family.height, min=16, max=8192, step=1,
+                     tooltip="Pixels. Used when no layer is connected."),
+        io.Int.Input("length", default=family.frames, min=1, max=4096, step=1,
+                     tooltip=f"Frames. Used when no layer is connected; the published models like {family.frames}."),
+    ]
+    return pictures + masks + size
 
 
 def describe(task, fit) -> str:
@@ -49,26 +61,22 @@ class ConditionMask(io.ComfyNode):
             description="Connect the layers you have; the others are generated. The node says which task that is.",
             inputs=[
                 io.DynamicCombo.Input(
-                    "family", options=[io.DynamicCombo.Option(f.name, layer_inputs(f)) for f in FAMILIES.values()],
+                    "family", options=[io.DynamicCombo.Option(f.name, family_inputs(f)) for f in FAMILIES.values()],
                     tooltip="Which layers belong together. It must be the family of the adapters you load."),
                 io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed once a picture is connected."),
-                io.Int.Input("width", default=640, min=16, max=8192, step=1,
-                             tooltip="Pixels. Used when no layer is connected; a connected one keeps its own size."),
-                io.Int.Input("height", default=480, min=16, max=8192, step=1,
-                             tooltip="Pixels. Used when no layer is connected."),
-                io.Int.Input("length", default=21, min=1, max=4096, step=1,
-                             tooltip="Frames. Used when no layer is connected; the published models like 21."),
             ],
             outputs=[
                 io.Latent.Output(tooltip="All layers as one latent, for Strata Joint Sampler or any stock sampler."),
                 io.String.Output("task", tooltip="The task's name, such as R2AIN."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, family: dict, width: int, height: int, length: int, vae=None) -> io.NodeOutput:
+    def execute(cls, family: dict, vae=None) -> io.NodeOutput:
         chosen = get_family(family["family"])
         sources = {layer: family[layer] for layer in chosen.layers if family.get(layer) is not None}
         masks = {layer: m for layer in chosen.layers if (m := family.get(f"{layer}_mask")) is not None}
-        latent, task = build_latent(chosen, vae, sources, masks, (length, height, width))
-        return io.NodeOutput(latent, str(task), ui=ui.PreviewText(describe(task, latent["strata"].fit)))
+        size = family["length"], family["height"], family["width"]
+        latent, task = build_latent(chosen, vae, sources, masks, size)
+        return io.NodeOutput(latent, str(task), ui=say(cls, describe(task, latent["strata"].fit)))

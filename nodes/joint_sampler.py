@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..comfy_host.sample import sample_joint
+from .saying import say
 
 
 class JointSampler(io.ComfyNode):
@@ -34,10 +35,11 @@ class JointSampler(io.ComfyNode):
                                        "1). With an empty prompt it is always 1, which also halves the time."),
             ],
             outputs=[io.Latent.Output(tooltip="All layers; given ones exactly as they were.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model, latent: dict, seed: int, steps: int, cfg: float, positive=None,
                 negative=None) -> io.NodeOutput:
         result, said = sample_joint(model, latent, positive, negative, seed, steps, cfg)
-        return io.NodeOutput(result, ui=ui.PreviewText(said))
+        return io.NodeOutput(result, ui=say(cls, said))

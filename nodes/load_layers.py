@@ -6,10 +6,11 @@ import logging
 from dataclasses import replace
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..comfy_host.attach import attach_layers
 from ..model_loaders.adapters import EMPTY_PROMPT_SUFFIX, load_adapters, load_empty_prompt
+from .saying import say
 
 FOLDERS = ("loras", "model_patches")
 
@@ -49,6 +50,7 @@ class LoadLayers(io.ComfyNode):
                                        "is for comparing numbers, not for pictures."),
             ],
             outputs=[io.Model.Output(tooltip="The same model with its layers, and the family's own schedule shift.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -62,4 +64,4 @@ class LoadLayers(io.ComfyNode):
             logging.warning("Strata: %s", warning)
         model = attach_layers(model, loaded, family, load_empty_prompt(path))
         about = f"{family.title}\nrank {loaded.rank}, schedule shift {family.flow.shift:g}"
-        return io.NodeOutput(model, ui=ui.PreviewText("\n".join([about, *loaded.warnings])))
+        return io.NodeOutput(model, ui=say(cls, "\n".join([about, *loaded.warnings])))

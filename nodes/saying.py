@@ -1,0 +1,16 @@
+"""What a node says about its work, where an artist sees it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from server import PromptServer
+
+
+def say(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
+    """Show `text` on the node while it runs, and return it for the history and users of the API.
+
+    The frontend shows a node's "ui" text only for its own Preview as Text; on all others it shows progress texts. The
+    node must list `io.Hidden.unique_id`; called outside a graph, nothing is shown."""
+    if node.hidden is not None and node.hidden.unique_id is not None:
+        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+    return ui.PreviewText(text)
