@@ -94,8 +94,8 @@ class ActiveAdapters:
     """A bank seen through one layout: which stacked adapters act, on which tokens, and how strongly.
 
     The methods add the adapters of one block to `y`, the base layer's fresh output, in place. They take the block's
-    weights and not its number, which torch.compile would take for a constant and compile every block anew. `first` is how many leading tokens of the packed
-    sequence are no longer in `y` (the last block keeps only the rows that leave the network).
+    weights and not its number, which torch.compile would take for a constant and compile every block anew. `first` is
+    how many leading tokens of the packed sequence are no longer in `y` (the last block keeps only the rows that leave).
     """
 
     def __init__(self, bank: AdapterBank, settings: AdapterSettings, layout: Layout):
