@@ -105,12 +105,11 @@ class TextRows:
 def _attend_rows(attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: tuple[int, ...], heads: int) -> Tensor:
     """Queries of request n attend to text row rows[n]. Requests that share a row are folded into one long query."""
     used = sorted(set(rows))
-    each = len(rows) // len(used)
-    if list(rows) != [row for row in used for _ in range(each)]:
-        used, each = list(rows), 1  # uneven sharing: give every request its own copy
+    if list(rows) != [row for row in used for _ in range(len(rows) // len(used))]:
+        used = list(rows)  # uneven sharing: give every request its own copy
     if used != list(range(k.shape[0])):
         k, v = k[used], v[used]
-    return attention(q.reshape(len(used), -1, q.shape[-1]), k, v, heads).view(q.shape)
+    return attention(q.reshape(len(used), -1, q.shape[-1]), k, v, heads).reshape(q.shape)
 
 
 def joint_forward(model: nn.Module, latents: Tensor, times: Tensor, context: Tensor, *, layout: Layout,
