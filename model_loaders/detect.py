@@ -11,6 +11,7 @@ from ..joint.streams import Family
 from ..joint.wan import WanConfig
 from .adapter_names import parse_key
 from .safetensors_file import Header, read_header
+from .vae import looks_like_vae
 from .wan_names import wan_names
 
 
@@ -36,7 +37,7 @@ def detect(path: str | Path) -> Detected:
         count = sum(prod(shape) for shape in shapes.values())
         return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {c.in_dim} latent "
                                     f"channels, {count / 1e6:,.0f}M parameters")
-    if "decoder.middle.0.residual.0.gamma" in shapes or "decoder.mid_block.resnets.0.norm1.gamma" in shapes:
+    if looks_like_vae(shapes):
         return Detected("vae", "Wan VAE")
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
         return Detected("text encoder", f"T5 text encoder of width {shapes['shared.weight'][-1]}")
