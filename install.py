@@ -339,7 +339,7 @@ def main(arguments: list[str]) -> int:
         link(asked.comfyui, ROOT)
     if not (asked.demo or asked.test or asked.dev):
         return 0
-    python = set_up(ROOT, ["standalone", "dev"] if asked.test or asked.dev else ["standalone"])
+    python = set_up(ROOT, ["standalone", "train", "dev"] if asked.test or asked.dev else ["standalone"])
     code = demo(ROOT, python) if asked.demo else 0
     if asked.test and not code:
         code = subprocess.run([str(python), "-m", "pytest", *passed_on], cwd=ROOT, check=False).returncode

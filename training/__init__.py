@@ -1,0 +1,1 @@
+"""Synthetic shots with exact layers, the trainer, and the metrics that compare layers with the truth."""

@@ -1,0 +1,52 @@
+"""The field's metrics: pure functions of layers [F, H, W, C] that give plain numbers.
+
+Layers come as sockets carry them: colour sRGB-encoded 0..1, normals 0.5 n + 0.5, alpha 0..1; depth, flow and labels as
+their functions say. Each docstring has the definition, the unit, the range, which way is better, and the source. Wrong
+input (shapes that differ, NaN, nothing to measure) raises ValueError with one sentence. What needs scikit-image, of the
+`train` extra, imports it when called.
+"""
+
+from .geometry import (
+    colour_labels,
+    depth_errors,
+    flow_errors,
+    normal_angles,
+    normal_errors,
+    normal_summary,
+    segmentation_miou,
+)
+from .intrinsic import (
+    albedo_chroma_error,
+    albedo_intensity_error,
+    irradiance_error,
+    irradiance_log_error,
+    rebuild_error,
+)
+from .matting import alpha_conn, alpha_dtssd, alpha_grad, alpha_mad, alpha_mse, composite_error
+from .pictures import psnr, ssim
+from .video import change_error, flicker_score
+
+__all__ = [
+    "albedo_chroma_error",
+    "albedo_intensity_error",
+    "alpha_conn",
+    "alpha_dtssd",
+    "alpha_grad",
+    "alpha_mad",
+    "alpha_mse",
+    "change_error",
+    "colour_labels",
+    "composite_error",
+    "depth_errors",
+    "flicker_score",
+    "flow_errors",
+    "irradiance_error",
+    "irradiance_log_error",
+    "normal_angles",
+    "normal_errors",
+    "normal_summary",
+    "psnr",
+    "rebuild_error",
+    "segmentation_miou",
+    "ssim",
+]
