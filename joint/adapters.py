@@ -115,7 +115,7 @@ class ActiveAdapters:
         hidden = self._down(x, self._weight(weights.qkv_down, x), 0)  # [N, S, L, 3r]
         for j, (y, part, left) in enumerate(zip((q, k, v), hidden.chunk(3, dim=-1), (first, 0, 0))):
             start, stop, gone = self._window(left)
-            y[:, start:stop] += _up(part[:, gone:], up[gone:, j])
+            y[:, start:stop].add_(_up(part[:, gone:], up[gone:, j]))
 
     def add_o(self, weights: BlockAdapters, x: Tensor, y: Tensor, first: int) -> None:
         """y += the output projection's adapters of x. x, y [N, T-first, D]."""
@@ -123,7 +123,7 @@ class ActiveAdapters:
         if start == stop:
             return
         hidden = self._down(x, self._weight(weights.o_down, x), first)
-        y[:, start:stop] += _up(hidden, self._weight(weights.o_up, x)[gone:])
+        y[:, start:stop].add_(_up(hidden, self._weight(weights.o_up, x)[gone:]))
 
     def add_ffn_in(self, weights: BlockAdapters, x: Tensor, y: Tensor) -> None:
         """y += the shared adapter of the feed-forward's first linear, on every row. x [N, T, D], y [N, T, F]."""
@@ -136,7 +136,7 @@ class ActiveAdapters:
     def _add_shared(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> None:
         if self.ffn_strength != 0:
             hidden = x @ down.to(x).transpose(0, 1)
-            y += (hidden if self.ffn_strength == 1 else hidden * self.ffn_strength) @ up.to(x).transpose(0, 1)
+            y.add_((hidden if self.ffn_strength == 1 else hidden * self.ffn_strength) @ up.to(x).transpose(0, 1))
 
     def _weight(self, stacked: Tensor, like: Tensor) -> Tensor:
         return stacked[self.pick].to(like)

@@ -1,1 +1,1 @@
-"""Synthetic shots with exact layers, the trainer, and the metrics that compare layers with the truth."""
+"""Learning the layers, and telling how well they were learned: the training objective and the field's metrics."""

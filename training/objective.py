@@ -1,0 +1,99 @@
+"""Stochastic Condition Masking: the training objective of the joint flow, as UniVidX trains it (specs/unividx.md §7).
+
+A step draws a task and one noise level for all its targets; conditions are held at their own small level. The network
+predicts the velocity noise - clean of the targets, and only they are in the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..joint.adapters import ActiveAdapters
+from ..joint.flow import network_time, schedule
+from ..joint.layout import make_layout
+from ..joint.sampling import Engine
+from ..joint.streams import Family, FlowSpec, Role, Task
+from ..joint.transformer import joint_forward
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random choices of one step: a task, and the number of the noise level of its targets."""
+
+    task: Task
+    level: int
+
+
+def draw(family: Family, generator: torch.Generator) -> Draw:
+    """A task, uniform over the 2^M - 1 that leave a stream to generate, and a level, uniform over the schedule."""
+    streams = len(family.streams)
+    # Bit i of the number: is stream i generated? 0 would generate none.
+    bits = int(torch.randint(1, 2**streams, (), generator=generator))
+    roles = tuple(Role.TARGET if bits >> i & 1 else Role.CONDITION for i in range(streams))
+    level = int(torch.randint(family.flow.training_steps, (), generator=generator))
+    return Draw(Task(family, roles), level)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The noise levels that training draws from, each [training_steps], float32.
+
+    sigmas 1 down to nearly 0; times, what the network is told of them, 0..1000; weights, how much a step counts,
+    mean 1. A level's sigma and weight are those nearest to its *rounded* time, because that is where the published
+    training looks them up.
+    """
+
+    sigmas: Tensor
+    times: Tensor
+    weights: Tensor
+
+
+def training_levels(flow: FlowSpec) -> Levels:
+    """The levels of a flow. The weights are a bell over the exact times, centre 500, so that its ends count least."""
+    sigmas = schedule(flow.training_steps, flow.shift)[:-1]
+    exact = 1000 * sigmas
+    bell = torch.exp(-2 * ((exact - 500) / 1000) ** 2)
+    weights = bell - bell.min()
+    weights = weights * (len(weights) / weights.sum())
+    times = network_time(sigmas, flow)
+    nearest = (exact[None] - times[:, None]).abs().argmin(dim=1)
+    return Levels(sigmas[nearest], times, weights[nearest])
+
+
+def noised(clean: Tensor, noise: Tensor, drawn: Draw, levels: Levels) -> Tensor:
+    """What the network sees: (1 - s) clean + s noise, each stream with its own noise, s the level of its role.
+
+    clean, noise [N, M, C, F, Y, X] -> the same shape."""
+    sigmas = levels.sigmas[_levels(drawn)].to(clean).view(1, -1, *[1] * (clean.dim() - 2))
+    return (1 - sigmas) * clean + sigmas * noise
+
+
+def training_loss(engine: Engine, drawn: Draw, clean: Tensor, noise: Tensor, context: Tensor, levels: Levels) -> Tensor:
+    """The weighted mean squared error of the targets' velocity, a scalar in float32.
+
+    clean, noise [N, M, C, F, Y, X]; context [N, W, E], the text of each clip (the empty one where `drawn.task` was
+    published without text; that choice is the caller's, who knows the embeddings)."""
+    task, family = drawn.task, drawn.task.family
+    pt, ph, pw = engine.model.patch_size
+    grid = (clean.shape[3] // pt, clean.shape[4] // ph, clean.shape[5] // pw)
+    head_dim = engine.model.head.head.in_features // engine.model.num_heads
+    layout = make_layout(family, task.roles, engine.settings.active(family, task.roles), grid, head_dim,
+                         device=clean.device)
+    times = levels.times[_levels(drawn)].to(clean.device).view(1, -1, 1).expand(len(clean), -1, -1)
+    predicted = joint_forward(
+        engine.model, noised(clean, noise, drawn, levels), times, context, layout=layout,
+        context_index=[[n] * len(task.roles) for n in range(len(clean))],
+        adapters=ActiveAdapters(engine.bank, engine.settings, layout), host=engine.host)
+    targets = list(layout.outputs)
+    error = F.mse_loss(predicted.float(), (noise - clean)[:, targets].float())
+    return error * levels.weights[drawn.level].to(error)
+
+
+def _levels(drawn: Draw) -> list[int]:
+    """The number of the level of every stream."""
+    held = drawn.task.family.flow.condition_index
+    return [drawn.level if role is Role.TARGET else held for role in drawn.task.roles]
