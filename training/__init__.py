@@ -1,1 +1,1 @@
-"""Learning the layers, and telling how well they were learned: the training objective and the field's metrics."""
+"""Synthetic shots with exact layers, the training objective, and the metrics that compare layers with the truth."""
