@@ -97,8 +97,9 @@ def list_tasks(args) -> int:
 def run_task(args) -> int:
     """`strata run`: prints each result as `name<TAB>path`."""
     from .joint.families import get_family, parse_task
+    from .model_loaders.device import best_device
     from .model_loaders.model_set import find_models
-    from .standalone import Job, best_device, run
+    from .standalone import Job, run
 
     try:
         family = get_family(args.family)
@@ -121,8 +122,10 @@ def run_task(args) -> int:
 
 def replay_fixtures(args) -> int:
     """`strata parity`: a line a case, and a closing line."""
+    from .model_loaders.device import check_device
     from .model_loaders.parity import replay
 
+    check_device(args.device)
     passed = failed = 0
     for folder in args.folders:
         for r in replay(folder, args.device):

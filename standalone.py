@@ -24,6 +24,7 @@ from .joint.streams import Task
 from .joint.transformer import Host
 from .model_loaders.adapters import check_fits, load_adapters, load_empty_prompt, save_empty_prompt
 from .model_loaders.backbone import load_backbone
+from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
 from .model_loaders.text import encode_prompts
 from .model_loaders.vae import load_vae
@@ -60,15 +61,8 @@ class Job:
                              "leave that --input out, or choose another task.")
         if self.inputs and self.size:
             raise ValueError("--size is for tasks with nothing given; a given clip keeps its own size.")
-        torch.device(self.device)  # RuntimeError names the devices there are
+        check_device(self.device)
         get_attention(self.attention)
-
-
-def best_device() -> str:
-    """The fastest device of this machine: cuda, mps or cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def say(text: str) -> None:
@@ -91,10 +85,10 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     # A checkpoint trained in bf16 runs in it where the hardware does; CPUs are slower and no smaller with it.
     dtype = torch.bfloat16 if job.device.startswith("cuda") else torch.float32
 
-    positive, negative, guidance = _texts(job, models, dtype)
     loaded = load_adapters(models.adapters, family=family, dtype=dtype, device=job.device)
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
+    positive, negative, guidance = _texts(job, models, dtype)  # before the backbone: the encoder needs the room
     backbone = load_backbone(models.backbone, device=job.device, dtype=dtype)
     config = backbone.config
     check_fits(loaded.bank, config.num_layers, config.dim, config.ffn_dim)
@@ -152,10 +146,14 @@ def _texts(job: Job, models: ModelSet, dtype: torch.dtype) -> tuple[Tensor, Tens
     if models.text_encoder is None:
         what = "no embedding of the empty prompt is stored beside its adapters" if empty else "the prompt needs one"
         raise ValueError(f"This model has no text encoder and {what}: add --text-encoder PATH (umt5_xxl).")
-    prompts = [job.prompt] + ([job.negative or family.negative_prompt] if guidance != 1.0 else [])
+    away = family.negative_prompt if job.negative is None else job.negative
+    prompts = [job.prompt] + ([away] if guidance != 1.0 else [])
     rows = encode_prompts(models.text_encoder, prompts, device=job.device, dtype=dtype)
     if empty:
-        save_empty_prompt(models.adapters, rows[0])
+        try:
+            save_empty_prompt(models.adapters, rows[0])
+        except OSError as error:  # a model folder may be shared and read-only; the result does not need it
+            say(f"The empty prompt's embedding could not be stored for the next run ({error.strerror or error}).")
     return rows[:1], rows[1:] if guidance != 1.0 else None, guidance
 
 
@@ -170,7 +168,8 @@ def _write(job: Job, models: ModelSet, layers: dict[str, Tensor], rate: Fraction
     ordered = {layer: layers[layer] for layer in family.layers}
     written["contact sheet"] = contact_sheet(ordered, job.out / "contact_sheet.png", given=job.task.conditions)
     about = {"family": family.name, "task": str(job.task), "inputs": {k: str(v) for k, v in job.inputs.items()},
-             "prompt": job.prompt, "steps": steps, "guidance": guidance, "seed": job.seed, "rate": str(rate),
+             "prompt": job.prompt, "negative": job.negative, "size": list(layers[job.task.targets[0]].shape[:3]),
+             "steps": steps, "guidance": guidance, "seed": job.seed, "rate": str(rate), "format": job.format,
              "device": job.device, "attention": job.attention,
              "models": {k: str(v) for k, v in asdict(models).items() if v is not None}}
     written["settings"] = job.out / "run.json"

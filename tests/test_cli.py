@@ -120,6 +120,8 @@ def test_a_still_goes_with_a_clip(plate, tmp_path):
     (["--input", "nonsense"], "is not LAYER=PATH", 2),
     (["--input", "rgb=again.mp4"], "given twice", 2),
     (["--attention", "magic"], "choose one of sdpa", 2),
+    (["--device", "magic"], "There is no device 'magic' here", 2),
+    (["--device", "cuda:99"], "There is no device 'cuda:99' here", 2),
     (["--prompt", "a red ball"], "no text encoder and the prompt needs one", 1),
     (["--model", "nowhere"], "There is no model 'nowhere'", 1),
     (["--adapters", str(BUNDLED["tiny"] / "alpha.safetensors")], "belongs to the alpha family", 1),
@@ -166,16 +168,28 @@ def test_the_empty_prompt_is_stored_once_a_text_encoder_is_given(plate, tmp_path
                                                         "vae.safetensors", "wan.safetensors"]
 
 
+def test_a_read_only_model_folder_costs_nothing_but_the_stored_embedding(plate, tmp_path, monkeypatch, capsys):
+    def refused(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(standalone, "load_empty_prompt", lambda path: None)
+    monkeypatch.setattr(standalone, "save_empty_prompt", refused)
+    encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
+    assert run(plate, tmp_path / "out", "--text-encoder", encoder) == 0
+    assert "could not be stored for the next run (Permission denied)" in capsys.readouterr().err
+
+
 def test_a_prompt_steers_with_guidance_and_its_negative(tmp_path, capsys):
     encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
     base = ("run", "--family", "intrinsic", "--task", "t2RAIN", "--steps", 1, "--size", "64x48", "--frames", 1,
             "--text-encoder", encoder)
     wishes = {"a": ("a red room",), "b": ("a blue beach",), "c": ("a red room", "--cfg", 1),
-              "d": ("a red room", "--negative", "a dog")}
+              "d": ("a red room", "--negative", "a dog"), "e": ("a red room", "--negative", "")}
     for name, wish in wishes.items():
         assert strata(*base, "--out", tmp_path / name, "--prompt", *wish) == 0
     pictures = {name: read_clip(tmp_path / name / "rgb").images for name in wishes}
-    assert all(not torch.equal(pictures["a"], pictures[name]) for name in "bcd")
+    assert all(not torch.equal(pictures["a"], pictures[name]) for name in "bcde")
+    assert not torch.equal(pictures["d"], pictures["e"])
     assert json.loads((tmp_path / "a/run.json").read_text())["guidance"] == 5.0
 
 
