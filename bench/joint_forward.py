@@ -25,14 +25,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfyui_strata.joint.adapters import ActiveAdapters, AdapterBank, AdapterSettings
+from comfyui_strata.joint.adapters import AdapterBank, AdapterSettings
 from comfyui_strata.joint.attention import sdpa
 from comfyui_strata.joint.families import INTRINSIC, parse_task
 from comfyui_strata.joint.flow import stream_times
-from comfyui_strata.joint.layout import make_layout
 from comfyui_strata.joint.rope import grid_rope, rotate
+from comfyui_strata.joint.sampling import Engine
 from comfyui_strata.joint.streams import Role, Task
-from comfyui_strata.joint.transformer import joint_forward, sinusoid
+from comfyui_strata.joint.transformer import Host, joint_forward, sinusoid
 from comfyui_strata.joint.wan import WanConfig, WanModel, empty_wan
 
 MODELS = {
@@ -116,15 +116,13 @@ class Case:
 
     def ours(self, task: Task) -> Tensor:
         """Our targets, in row order."""
-        config, settings = self.model.config, AdapterSettings.published(INTRINSIC)
-        grid = tuple(n // p for n, p in zip(self.x.shape[2:], config.patch_size))
-        layout = make_layout(INTRINSIC, task.roles, settings.active(INTRINSIC, task.roles), grid,
-                             config.dim // config.num_heads, device=self.x.device)
-        times = stream_times(0.75, task.roles, INTRINSIC.flow, self.x.device)
+        x = self.x.unsqueeze(0)
+        engine = Engine(self.model, self.bank, AdapterSettings.published(INTRINSIC), Host())
+        layout, adapters = engine.bind(task, x)
+        times = stream_times(0.75, task.roles, INTRINSIC.flow, x.device)
         with torch.inference_mode():
-            out = joint_forward(self.model, self.x.unsqueeze(0), times, self.context, layout=layout,
-                                context_index=[[0] * len(task.roles)],
-                                adapters=ActiveAdapters(self.bank, settings, layout))[0]
+            out = joint_forward(self.model, x, times, self.context, layout=layout, adapters=adapters,
+                                context_index=[[0] * len(task.roles)], host=engine.host)[0]
         return out[sorted(range(len(layout.outputs)), key=layout.outputs.__getitem__)]
 
 

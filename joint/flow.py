@@ -10,13 +10,13 @@ from torch import Tensor
 from .streams import FlowSpec, Role
 
 
-def schedule(steps: int, shift: float, start: float = 1.0) -> Tensor:
-    """Sigmas [steps + 1] from `start` down to 0, float32: shift*u / (1 + (shift-1)*u) of evenly spaced u.
+def schedule(steps: int, shift: float) -> Tensor:
+    """Sigmas [steps + 1] from 1 down to 0, float32: shift*u / (1 + (shift-1)*u) of evenly spaced u.
 
-    `start` is the denoising strength in u, 1 for a whole sampling. Raises ValueError for less than one step."""
+    Raises ValueError for less than one step."""
     if steps < 1:
         raise ValueError(f"Sampling takes at least 1 step, got {steps}.")
-    u = torch.linspace(start, 0.0, steps + 1, dtype=torch.float64)
+    u = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
     return (shift * u / (1 + (shift - 1) * u)).float()
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .adapters import ActiveAdapters, AdapterBank, AdapterSettings
 from .flow import euler, noise_conditions, schedule, stream_times
-from .layout import make_layout
+from .layout import Layout, make_layout
 from .streams import Role, Task
 from .transformer import Host, joint_forward
 
@@ -23,6 +23,17 @@ class Engine:
     bank: AdapterBank | None
     settings: AdapterSettings
     host: Host
+
+    def bind(self, task: Task, latents: Tensor, *, all_outputs: bool = False) -> tuple[Layout, ActiveAdapters | None]:
+        """How a task's streams are packed for latents [N, M, C, F, Y, X], and the adapters that act in it.
+
+        `all_outputs` lets conditions leave the network, too (`layout.make_layout`)."""
+        family, head_dim = task.family, self.model.head.head.in_features // self.model.num_heads
+        grid = tuple(size // patch for size, patch in zip(latents.shape[3:], self.model.patch_size))
+        adapted = self.settings.active(family, task.roles) if self.bank else (False,) * len(task.roles)
+        layout = make_layout(family, task.roles, adapted, grid, head_dim, all_outputs=all_outputs,
+                             device=latents.device)
+        return layout, ActiveAdapters(self.bank, self.settings, layout) if self.bank else None
 
 
 def initial_noise(task: Task, latent: tuple[int, int, int], channels: int, seed: int) -> Tensor:
@@ -37,18 +48,12 @@ def velocity(engine: Engine, task: Task, x: Tensor, sigma: float, context: Tenso
     """The velocity of all streams at one sigma, 0 where a stream is given: x [N, M, C, F, Y, X] -> the same shape.
 
     context [branches, W, E]: N = branches * clips requests, branch-major; every clip of a branch reads its text."""
-    pt, ph, pw = engine.model.patch_size
-    grid = (x.shape[3] // pt, x.shape[4] // ph, x.shape[5] // pw)
-    family = task.family
-    head_dim = engine.model.head.head.in_features // engine.model.num_heads
-    adapted = engine.settings.active(family, task.roles) if engine.bank else (False,) * len(task.roles)
-    layout = make_layout(family, task.roles, adapted, grid, head_dim, device=x.device)
-    adapters = ActiveAdapters(engine.bank, engine.settings, layout) if engine.bank else None
+    layout, adapters = engine.bind(task, x)
     clips = x.shape[0] // branches
+    times = stream_times(sigma, task.roles, task.family.flow, x.device).expand(x.shape[0], -1, -1)
     out = joint_forward(
-        engine.model, x, stream_times(sigma, task.roles, family.flow, x.device).expand(x.shape[0], -1, -1), context,
-        layout=layout, context_index=[[n // clips] * len(task.roles) for n in range(x.shape[0])],
-        adapters=adapters, host=engine.host)
+        engine.model, x, times, context, layout=layout, adapters=adapters, host=engine.host,
+        context_index=[[n // clips] * len(task.roles) for n in range(x.shape[0])])
     full = torch.zeros_like(x)
     full[:, list(layout.outputs)] = out
     return full
@@ -64,17 +69,17 @@ def effective_guidance(guidance: float, prompt_is_empty: bool) -> float:
 
 @torch.inference_mode()
 def sample(engine: Engine, task: Task, clean: Tensor, noise: Tensor, positive: Tensor, negative: Tensor | None = None,
-           *, guidance: float = 1.0, steps: int | None = None, shift: float | None = None,
+           *, guidance: float = 1.0, steps: int | None = None,
            callback: Callable[[int, Tensor], None] | None = None) -> Tensor:
     """Sample the targets of a task.
 
     clean, noise [N, M, C, F, Y, X] (what stands in `clean` at a target's place is ignored), positive and negative
-    [1, W, E]; the negative text is read only when guidance differs from 1. steps and shift default to the family's.
+    [1, W, E]; the negative text is read only when guidance differs from 1. `steps` defaults to the family's.
     Returns [N, M, C, F, Y, X]: targets sampled, conditions exactly as given in `clean`.
     """
     flow = task.family.flow
     x = noise_conditions(clean, noise, task.roles, flow)
-    sigmas = schedule(steps or flow.steps, flow.shift if shift is None else shift)
+    sigmas = schedule(steps or flow.steps, flow.shift)
     guided = guidance != 1.0
     context = torch.cat((positive, negative)) if guided else positive
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..joint.adapters import ActiveAdapters, AdapterSettings
+from ..joint.adapters import AdapterSettings
 from ..joint.families import get_family, parse_task
 from ..joint.flow import condition_sigma, schedule
-from ..joint.layout import make_layout
 from ..joint.sampling import Engine, sample
 from ..joint.streams import Family, Role, Task
 from ..joint.transformer import Host, joint_forward
@@ -95,13 +94,10 @@ class UniVidXFixture:
         if dtype == "bf16":  # the reference rounds time to its own dtype
             times = times.bfloat16().float()
         x = self.forward["in/latents"].unsqueeze(0).to(DTYPES[dtype])
-        grid = tuple(n // p for n, p in zip(x.shape[3:], self.config.patch_size))
-        layout = make_layout(self.family, task.roles, engine.settings.active(self.family, task.roles), grid,
-                             self.config.dim // self.config.num_heads, all_outputs=True, device=self.device)
+        layout, adapters = engine.bind(task, x, all_outputs=True)
         with torch.inference_mode():
             out = joint_forward(engine.model, x, times, self.forward["in/context"].to(x.dtype), layout=layout,
-                                context_index=[[0] * len(task.roles)], host=engine.host,
-                                adapters=ActiveAdapters(engine.bank, engine.settings, layout))
+                                context_index=[[0] * len(task.roles)], adapters=adapters, host=engine.host)
         rows = torch.empty_like(x[0])
         rows[list(layout.outputs)] = out[0]
         return rows

@@ -12,9 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..joint.adapters import ActiveAdapters
 from ..joint.flow import network_time, schedule
-from ..joint.layout import make_layout
 from ..joint.sampling import Engine
 from ..joint.streams import Family, FlowSpec, Role, Task
 from ..joint.transformer import joint_forward
@@ -77,17 +75,13 @@ def training_loss(engine: Engine, drawn: Draw, clean: Tensor, noise: Tensor, con
 
     clean, noise [N, M, C, F, Y, X]; context [N, W, E], the text of each clip (the empty one where `drawn.task` was
     published without text; that choice is the caller's, who knows the embeddings)."""
-    task, family = drawn.task, drawn.task.family
-    pt, ph, pw = engine.model.patch_size
-    grid = (clean.shape[3] // pt, clean.shape[4] // ph, clean.shape[5] // pw)
-    head_dim = engine.model.head.head.in_features // engine.model.num_heads
-    layout = make_layout(family, task.roles, engine.settings.active(family, task.roles), grid, head_dim,
-                         device=clean.device)
+    task = drawn.task
+    layout, adapters = engine.bind(task, clean)
     times = levels.times[_levels(drawn)].to(clean.device).view(1, -1, 1).expand(len(clean), -1, -1)
     predicted = joint_forward(
         engine.model, noised(clean, noise, drawn, levels), times, context, layout=layout,
         context_index=[[n] * len(task.roles) for n in range(len(clean))],
-        adapters=ActiveAdapters(engine.bank, engine.settings, layout), host=engine.host)
+        adapters=adapters, host=engine.host)
     targets = list(layout.outputs)
     error = F.mse_loss(predicted.float(), (noise - clean)[:, targets].float())
     return error * levels.weights[drawn.level].to(error)

@@ -55,13 +55,9 @@ def write_base(base: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def comfy(tmp_path_factory):
-    """A running `live.Comfy`; skips, saying why, where there is no ComfyUI."""
-    pytest.importorskip("websocket", reason="the client of ComfyUI's API needs websocket-client (comfy-cli brings it)")
-    pytest.importorskip("psutil", reason="watching ComfyUI's memory needs psutil (comfy-cli brings it)")
-    pytest.importorskip("sentencepiece", reason="the tiny text encoder's tokenizer needs sentencepiece")
-    from comfyui_strata.model_loaders.find_comfyui import OLDEST, comfyui_python, comfyui_version, find_comfyui
-    from comfyui_strata.tests.comfyui.live import Comfy
+def comfyui() -> Path:
+    """The folder of the ComfyUI to test in; skips, saying why, where there is none that is new enough."""
+    from comfyui_strata.model_loaders.find_comfyui import OLDEST, comfyui_version, find_comfyui
 
     found = find_comfyui(PACK)
     if found is None:
@@ -69,9 +65,21 @@ def comfy(tmp_path_factory):
     version = comfyui_version(found)
     if version is not None and version[:2] < OLDEST:
         pytest.skip(f"{found} is ComfyUI {'.'.join(map(str, version))}, older than {'.'.join(map(str, OLDEST))}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui, tmp_path_factory):
+    """A running `live.Comfy`; skips, saying why, where its client cannot run."""
+    pytest.importorskip("websocket", reason="the client of ComfyUI's API needs websocket-client (comfy-cli brings it)")
+    pytest.importorskip("psutil", reason="watching ComfyUI's memory needs psutil (comfy-cli brings it)")
+    pytest.importorskip("sentencepiece", reason="the tiny text encoder's tokenizer needs sentencepiece")
+    from comfyui_strata.model_loaders.find_comfyui import comfyui_python
+    from comfyui_strata.tests.comfyui.live import Comfy
+
     base = tmp_path_factory.mktemp("comfyui")
     write_base(base)
-    server = Comfy(found, comfyui_python(found), base)
+    server = Comfy(comfyui, comfyui_python(comfyui), base)
     try:
         server.wait_until_ready()
         yield server

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_strata.joint.families import FAMILIES
-from comfyui_strata.model_loaders.find_comfyui import OLDEST, comfyui_python, comfyui_version, find_comfyui
+from comfyui_strata.model_loaders.find_comfyui import comfyui_python
 from comfyui_strata.tests.tiny_files import write_tiny_vae
 from comfyui_strata.tests.tiny_wan import write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 
@@ -41,14 +41,8 @@ def write_files(base: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory) -> dict[str, dict]:
-    """What the runner found, check by check; skips where there is no ComfyUI."""
-    comfyui = find_comfyui()
-    if comfyui is None:
-        pytest.skip("no ComfyUI found: set COMFYUI_PATH, or install one with comfy-cli in ~/comfy/ComfyUI")
-    version = comfyui_version(comfyui)
-    if version is not None and version[:2] < OLDEST:
-        pytest.skip(f"{comfyui} is ComfyUI {'.'.join(map(str, version))}, older than {'.'.join(map(str, OLDEST))}")
+def results(comfyui, tmp_path_factory) -> dict[str, dict]:
+    """What the runner found, check by check."""
     base = tmp_path_factory.mktemp("inside")
     write_files(base)
     out, log = base / "results.json", base / "log.txt"
