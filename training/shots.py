@@ -1,0 +1,48 @@
+"""Synthetic shots as examples of a family: the layers that its streams carry, and the caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..imaging.colour import linear_to_srgb
+from ..joint.streams import Family
+from .scenes import render
+
+# Seeds below this are for measuring and are never trained on; training counts up from here.
+FIRST_TRAINING_SEED = 100_000
+_ANTIALIAS = 2  # softer textures: what a lens and a video codec leave of them
+
+
+@dataclass(frozen=True)
+class Example:
+    """One shot: its layers by the family's names, [F, H, W, 3] each in 0..1 as the network takes them, and a caption.
+
+    `layers` may lack some of the family's. `name` says which shot it is, in messages.
+    """
+
+    name: str
+    layers: dict[str, Tensor]
+    prompt: str
+
+
+def synthetic_example(family: Family, seed: int, frames: int, height: int, width: int) -> Example:
+    """The shot of a seed as an example of a family. Raises ValueError for a family that scenes have no layers for.
+
+    Colour is sRGB-encoded and clipped to 0..1, normals 0.5 n + 0.5. Where the family has an alpha, rgb is the film
+    exposure's plate and fg is straight (not premultiplied), 0 where alpha is 0.
+    """
+    film = "alpha" in family.layers
+    shot = render(seed, frames, height, width, antialias=_ANTIALIAS, film_samples=8 if film else 0)
+    if film:
+        plate = shot.plate
+        known = {"rgb": plate.plate, "alpha": plate.alpha.expand(-1, -1, -1, 3), "fg": plate.fg, "bg": plate.bg}
+    else:
+        known = {"rgb": shot.rgb, "albedo": shot.albedo, "irradiance": linear_to_srgb(shot.irradiance),
+                 "normal": 0.5 + 0.5 * shot.normal}
+    lacking = [layer for layer in family.layers if layer not in known]
+    if lacking:
+        raise ValueError(f"Synthetic shots have no layer {', '.join(lacking)} of the {family.name} family.")
+    layers = {layer: known[layer].clamp(0, 1) for layer in family.layers}
+    return Example(f"synthetic shot {seed}", layers, shot.caption)
