@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..joint.adapters import AdapterBank
@@ -17,7 +14,7 @@ from ..joint.families import FAMILIES
 from ..joint.streams import Family
 from .adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead, parse_key
 from .detect import detect, family_of
-from .safetensors_file import check_finite, load_tensors, name_some, read_header
+from .safetensors_file import check_finite, load_tensors, name_some, read_header, replace_tensors
 
 NOTE = "note"  # a key of a file's metadata: one sentence that its user should read
 EMPTY_PROMPT_SUFFIX = ".empty_prompt.safetensors"
@@ -104,13 +101,7 @@ def load_empty_prompt(adapters: str | Path, tokens: int = 512) -> Tensor | None:
 def save_empty_prompt(adapters: str | Path, embedding: Tensor) -> None:
     """Store the embedding [tokens, E] of the empty prompt beside an adapter file, its zero rows left out."""
     used = int(embedding.any(dim=1).nonzero().max()) + 1
-    path = empty_prompt_path(adapters)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        save_file({"empty_prompt": embedding[:used].float().cpu().contiguous()}, aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    replace_tensors(empty_prompt_path(adapters), {"empty_prompt": embedding[:used].float().cpu()})
 
 
 def _nearest_family(names: set[str], name: str) -> Family:
