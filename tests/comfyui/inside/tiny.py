@@ -24,6 +24,7 @@ import nodes
 from ....comfy_host.attach import attach_layers
 from ....joint.families import INTRINSIC, parse_task
 from ....joint.streams import Family, Role
+from ....model_loaders.adapter_metadata import adapter_metadata
 from ....model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
 from ....model_loaders.adapters import LoadedAdapters, read_adapters
 
@@ -115,7 +116,7 @@ def adapters(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int
         shape = (rank, n_in) if matrix == "A" else (n_out, rank)
         value = torch.randn(shape, generator=draw) * shape[1] ** -0.5
         tensors[str(key)] = torch.zeros(shape) if matrix == "B" and is_dead(key, family) else value
-    return read_adapters(tensors, "tiny")
+    return read_adapters(tensors, "tiny", adapter_metadata(family))
 
 
 def layered(family: Family = INTRINSIC, model=None, seed: int = 0):
