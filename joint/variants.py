@@ -20,6 +20,8 @@ CHOICES: dict[str, tuple[str, str]] = {
     "ffn": ("last", "per_stream"),
     "condition_attention": ("all", "conditions"),
 }
+# The one combination in which streams lie along the channels.
+ONE_SEQUENCE = {"gating": "always", "adapters": "shared", "joint": "channel_concat"}
 SHARED = "shared"  # the name of the one adapter that all streams share
 
 
@@ -48,7 +50,7 @@ class Variant:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"A variant's {name} is one of {', '.join(allowed)}, not {value!r}.")
-        if self.joint == "channel_concat" and self != Variant("always", "shared", "channel_concat"):
+        if self.joint == "channel_concat" and self.changes() != ONE_SEQUENCE:
             raise ValueError("joint = channel_concat puts all streams into one sequence, so it goes with gating = "
                              f"always, adapters = shared, ffn = last and condition_attention = all, not {self}.")
 
