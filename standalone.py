@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .imaging.fit import Fit, common_fit, still_to_clip
 from .imaging.layers import decode, encode
 from .joint.adapters import AdapterSettings
 from .joint.attention import get_attention
+from .joint.channels import latent_channels
 from .joint.sampling import Engine, effective_guidance, initial_noise, sample
 from .joint.streams import Task
 from .joint.transformer import Host
@@ -88,6 +89,7 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     loaded = load_adapters(models.adapters, family=family, dtype=dtype, device=job.device)
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
+    task, family = replace(job.task, family=loaded.family), loaded.family  # the file may hold a variant
     positive, negative, guidance = _texts(job, models, dtype)  # before the backbone: the encoder needs the room
     backbone = load_backbone(models.backbone, device=job.device, dtype=dtype)
     config = backbone.config
@@ -95,14 +97,14 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     engine = Engine(backbone, loaded.bank, AdapterSettings.published(family), host)
 
     vae = load_vae(models.vae, device=job.device)
-    clean = torch.zeros(1, len(family.streams), config.in_dim, *fit.latent)
+    clean = torch.zeros(1, len(family.streams), latent_channels(family, config.in_dim, config.out_dim), *fit.latent)
     for layer, image in images.items():
         row = family.index(layer)
         clean[0, row] = vae.encode(fit.pad(encode(family.streams[row].encoding, image))).cpu()
-    noise = initial_noise(job.task, fit.latent, clean.shape[2], job.seed)
+    noise = initial_noise(task, fit.latent, clean.shape[2], job.seed)
     steps = job.steps or family.flow.steps
     with tqdm(total=steps, desc=str(job.task), unit="step", disable=None) as bar:
-        result = sample(engine, job.task, clean.to(job.device, dtype), noise.to(job.device, dtype), positive, negative,
+        result = sample(engine, task, clean.to(job.device, dtype), noise.to(job.device, dtype), positive, negative,
                         guidance=guidance, steps=steps, callback=lambda i, x: bar.update())
     layers = dict(images)
     for layer in job.task.targets:
