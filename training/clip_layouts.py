@@ -83,7 +83,7 @@ def _clip_folder(folder: Path, family: Family, ignored: list[Path]) -> Listing:
             prompt = entry
         else:
             ignored.append(entry)
-    return Listing(_printable(folder.name), dict(files), prompt)
+    return Listing(printable(folder.name), dict(files), prompt)
 
 
 def _layer_folders(where: Path, layers: list[Path], ignored: list[Path]) -> list[Listing]:
@@ -95,9 +95,13 @@ def _layer_folders(where: Path, layers: list[Path], ignored: list[Path]) -> list
             else:
                 files[_title(entry)][folder.name] += (entry,)
     prompts = where / _PROMPT
-    texts = {entry.stem: entry for entry in _visible(prompts) if entry.suffix == ".txt"} if prompts.is_dir() else {}
-    ignored += [text for name, text in texts.items() if name not in files]
-    return [Listing(_printable(name), dict(files[name]), texts.get(name, "")) for name in sorted(files)]
+    texts = {}
+    for entry in _visible(prompts) if prompts.is_dir() else ():
+        if entry.suffix == ".txt" and entry.stem in files:
+            texts[entry.stem] = entry
+        else:
+            ignored.append(entry)
+    return [Listing(printable(name), dict(files[name]), texts.get(name, "")) for name in sorted(files)]
 
 
 def _in_table(table: Path, family: Family) -> list[Listing]:
@@ -147,9 +151,9 @@ def _title(entry: Path) -> str | None:
     return entry.stem if entry.suffix.lower() in _SUFFIXES else None
 
 
-def _printable(name: str) -> str:
-    # A name that is no valid unicode, as Linux allows, could not be stored with the latents.
-    return name.encode(errors="replace").decode()
+def printable(text: str) -> str:
+    """A text with file names in it as valid unicode, which names need not be on Linux, but logs and caches need."""
+    return text.encode(errors="replace").decode()
 
 
 def _about_ignored(where: Path, family: Family, ignored: list[Path]) -> list[str]:

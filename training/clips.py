@@ -17,7 +17,7 @@ from ..imaging.clips import EXR, STILLS, read_clip
 from ..imaging.fit import common_fit, still_to_clip
 from ..imaging.layers import decode
 from ..joint.streams import Family
-from .clip_layouts import Listing, find_clips
+from .clip_layouts import Listing, find_clips, printable
 from .scenes import VERSION
 from .shots import FIRST_TRAINING_SEED, Example, synthetic_example
 
@@ -91,7 +91,7 @@ class OwnClips:
         self._clips, warnings = find_clips(where, family)
         self._root = where if where.is_dir() else where.parent
         for warning in warnings:
-            say(f"Warning: {warning}")
+            say(printable(f"Warning: {warning}"))
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -115,27 +115,27 @@ class OwnClips:
             return Example(clip.name, self._read_layers(clip), _read_prompt(clip.prompt))
         except (ValueError, OSError) as error:
             kind = OSError if isinstance(error, OSError) else ValueError
-            raise kind(f"Clip '{clip.name}': {error}") from error
+            raise kind(printable(f"Clip '{clip.name}': {error}")) from error
 
     def _read_layers(self, clip: Listing) -> dict[str, Tensor]:
         frames, height, width = self.size
         encodings = {stream.name: stream.encoding for stream in self.family.streams}
         if not clip.files:
             raise ValueError(f"it has no layer, but at least one of {', '.join(self.family.layers)} is needed.")
-        images = {}
+        layers, originals = {}, {}
         for layer, paths in clip.files.items():
             if len(paths) > 1:
                 raise ValueError(f"{' and '.join(path.name for path in paths)} both are its {layer}; remove one.")
             path = paths[0]
             still = path.suffix.lower() in (*STILLS, EXR) and path.is_file()
-            images[layer] = read_clip(path, 1 if still else frames, data=encodings[layer] != "colour").images
-        found = common_fit(images).frames
-        if found < frames:
+            images = read_clip(path, 1 if still else frames, data=encodings[layer] != "colour").images
+            originals[layer] = images.to("meta")  # sizes only: one layer of 4K is gigabytes
+            layers[layer] = _cover(encodings[layer], images, height, width)
+        if common_fit(originals).frames < frames:
             # Repeating all of it would teach that nothing ever moves.
             raise ValueError(f"it holds single pictures only, but {frames} frames are needed; put each layer's "
                              "sequence in a folder of its own, or train on 1 frame.")
-        return {layer: still_to_clip(_cover(encodings[layer], image, height, width), frames)
-                for layer, image in images.items()}
+        return {layer: still_to_clip(images, frames) for layer, images in layers.items()}
 
     def _state(self, path: Path) -> list:
         """What tells whether a file, or any file of a sequence, is another one than before."""
