@@ -45,7 +45,8 @@ class Model:
 class Data:
     """What is learned from: `clips`, a folder or a CSV of your own, or `synthetic` shots, of that many seeds.
 
-    frames (4n + 1), height, width (multiples of 16) in pixels: what every clip is brought to.
+    frames (4n + 1), height, width (multiples of 16) in pixels: what every clip is brought to. cache: the folder of the
+    encoded clips, which several runs may share; empty for one inside the run's own.
     """
 
     clips: str = ""
@@ -53,6 +54,7 @@ class Data:
     frames: int = 21
     height: int = 480
     width: int = 640
+    cache: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,4 +235,4 @@ def _anchored(config: TrainConfig, folder: Path) -> TrainConfig:
 
     m, d = config.model, config.data
     return replace(config, model=replace(m, vae=full(m.vae), backbone=full(m.backbone), start=full(m.start),
-                                         text_encoder=full(m.text_encoder)), data=replace(d, clips=full(d.clips)))
+                                         text_encoder=full(m.text_encoder)), data=replace(d, clips=full(d.clips), cache=full(d.cache)))

@@ -113,6 +113,18 @@ class LatentCache:
             self._usable = [i for i in range(len(self)) if i not in bad]
         return self._usable
 
+    def describe(self, i: int) -> tuple[frozenset[str], str]:
+        """The layers and the caption of clip i, which must be usable, without its latents where they are stored."""
+        header = self._header(i)
+        if header is not None:
+            return frozenset(header.shapes), header.metadata["prompt"]
+        clip = self._make(i)
+        return frozenset(clip.latents if clip else ()), clip.prompt if clip else ""
+
+    def stem(self, i: int) -> str:
+        """What clip i is stored under: another name for other pixels or another VAE."""
+        return self._stems[i]
+
     def _header(self, i: int) -> Header | None:
         """The header of a clip's file when that is there and whole, as its length shows."""
         try:

@@ -6,6 +6,7 @@ product serves all streams in training as in use, and gradients flow back into p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -36,8 +37,10 @@ class TrainableAdapters(nn.Module):
             tree = WanModel(config)
         # A scale of alpha / rank = 1, as published: the files carry no scale, so the product must be the whole of it.
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=[*ATTENTION, *FEED_FORWARD])
-        for adapter in family.file_adapters:
-            inject_adapter_in_model(lora, tree, adapter_name=adapter, low_cpu_mem_usage=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are the point
+            for adapter in family.file_adapters:
+                inject_adapter_in_model(lora, tree, adapter_name=adapter, low_cpu_mem_usage=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for layer in tree.modules():

@@ -68,6 +68,7 @@ class Trainer:
         except ImportError as error:
             raise ImportError("Training needs accelerate: pip install 'comfyui-strata[train]'.") from error
         self.config, self.out = config, out
+        self.store = Path(config.data.cache) if config.data.cache else out / CACHE
         self.family = config.resolve_family()
         # A step does not reach every adapter, whichever process it runs on.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -89,10 +90,11 @@ class Trainer:
         self.cache = self._make_cache()
         usable = self.cache.usable
         world = self.accelerator.num_processes
-        self.batches = Batches([self.cache.layers(i) for i in usable], config.optimiser.batch * world, config.run.seed)
-        self.usable = usable
+        about = [self.cache.describe(i) for i in usable]
+        self.batches = Batches([layers for layers, _ in about], config.optimiser.batch * world, config.run.seed)
+        self.usable, prompts = usable, {prompt for _, prompt in about}
         self.clips_hash = hashlib.sha256("\n".join(self.cache.stem(i) for i in usable).encode()).hexdigest()
-        self.texts = self._make_texts()
+        self.texts = self._make_texts(prompts)
 
     # ---- what it is made of ----
 
@@ -119,14 +121,14 @@ class Trainer:
         size = (data.frames, data.height, data.width)
         source = OwnClips(self.family, data.clips, *size) if data.clips \
             else SyntheticShots(self.family, data.synthetic, *size)
-        cache = LatentCache(source, self.vae, file_key(self.config.model.vae), self.out / CACHE)
+        cache = LatentCache(source, self.vae, file_key(self.config.model.vae), self.store)
         cache.prepare(self.accelerator.process_index, world)
         self.accelerator.wait_for_everyone()
         if len(cache.usable) < len(cache):
             self.say(f"{len(cache) - len(cache.usable)} of {len(cache)} clips cannot be used and are left out.")
         return cache
 
-    def _make_texts(self) -> Texts:
+    def _make_texts(self, prompts: set[str]) -> Texts:
         model, device = self.config.model, str(self.accelerator.device)
         empty = load_empty_prompt(model.start) if model.start else None
         if empty is None and not model.text_encoder:
@@ -136,9 +138,9 @@ class Trainer:
             empty = self._draw_empty_prompt()
         if not model.text_encoder:
             self.say("There is no [model] text_encoder: every task is trained with the empty prompt.")
-        texts = Texts(empty, model.text_encoder, self.out / CACHE, device)
+        texts = Texts(empty, model.text_encoder, self.store, device)
         if self.leads:
-            texts.prepare({self.cache.prompt(i) for i in self.usable})
+            texts.prepare(prompts)
         self.accelerator.wait_for_everyone()
         texts.prepare([])  # the other processes read what the first one made
         return texts
@@ -199,8 +201,7 @@ class Trainer:
             drawn, clean, noise, context = self._example(number)
             last = part == options.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self.network):
-                with accelerator.autocast():
-                    loss = self.network(drawn, clean, noise, context) / options.accumulation
+                loss = self.network(drawn, clean, noise, context) / options.accumulation
                 accelerator.backward(loss)
             total += loss.detach()
             tasks.append(str(drawn.task))
