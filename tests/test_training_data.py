@@ -282,7 +282,7 @@ def test_pictures_cover_the_size_and_keep_their_centre(tmp_path, tall, wide):
 
 
 def test_resizing_is_antialiased_and_stays_in_range(tmp_path):
-    stripes = (torch.arange(64) % 2).float().expand(1, 64, 64)[..., None].expand(-1, -1, -1, 3)
+    stripes = (torch.arange(72) % 2).float().expand(1, 72, 72)[..., None].expand(-1, -1, -1, 3)
     step = (torch.arange(24) >= 12).float().expand(1, 24, 24)[..., None].expand(-1, -1, -1, 3)
     for name, images in (("a", stripes), ("b", step)):
         write_clip(images, tmp_path / name / "rgb", RATE)
