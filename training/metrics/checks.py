@@ -90,5 +90,5 @@ def skimage(part: str) -> ModuleType:
     try:
         return importlib.import_module(f"skimage.{part}")
     except ImportError as error:
-        sentence = "This metric needs scikit-image, which is not installed: pip install 'comfyui-strata[train]'."
+        sentence = "The metrics need scikit-image, which is not installed: pip install 'comfyui-strata[train]'."
         raise ImportError(sentence) from error
