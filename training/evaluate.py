@@ -1,9 +1,10 @@
 """How well a model makes the layers of shots it has never seen: synthetic shots of held-out seeds, exact truth.
 
-Every number stands beside those of three stand-ins for the model, made from the truth, since alone it says little:
+Every number stands beside those of stand-ins for the model, made from the truth, since alone it says little:
   constant  the truth's own mean over the shot, finished as the layer's encoding is (for normals the mean direction)
   copy      the first given layer of the task, taken for the target; where nothing is given there is none
   vae       the truth through the VAE and back: what a perfect model would get
+  truth     the truth itself, for relations alone: clipped to 0..1 as the network takes it, it does not fit perfectly
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts,
                 alone = measured[name] if name in measured else _measure_layers(layers, truth)
                 numbers[name] = {key: number for key, number in alone.items() if key[0] in layers}
                 numbers[name] |= measure_relations(task, truth | layers)
+            numbers["truth"] = measure_relations(task, truth)
             yield Result(seed, task, truth | sets["model"], truth, numbers)
 
 

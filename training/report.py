@@ -10,7 +10,7 @@ from typing import Any
 from .evaluate import Result
 from .scores import Metric
 
-METHODS = ("model", "constant", "copy", "vae")
+METHODS = ("model", "constant", "copy", "vae", "truth")
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 

@@ -46,19 +46,19 @@ def _normal(part: str, predicted: Tensor, truth: Tensor) -> float:
     return metrics.normal_errors(predicted, truth)[part]
 
 
-_FLICKER = Metric("flicker", "", "lower", metrics.change_error, neighbours=True)
+_FLICKER = Metric("flicker", "code values", "lower", metrics.change_error, neighbours=True)
 _PICTURE = (Metric("PSNR", "dB", "higher", metrics.psnr), Metric("SSIM", "", "higher", metrics.ssim), _FLICKER)
 
 METRICS: dict[str, tuple[Metric, ...]] = {
     "rgb": _PICTURE,
     "albedo": (
-        Metric("intensity error", "", "lower", metrics.albedo_intensity_error),
+        Metric("intensity error", "linear²", "lower", metrics.albedo_intensity_error),
         Metric("chroma error", "delta E", "lower", partial(metrics.albedo_chroma_error, fit="pixel")),
         *_PICTURE,
     ),
     "irradiance": (
-        Metric("si-RMSE", "", "lower", metrics.irradiance_error),
-        Metric("si-log-RMSE", "", "lower", metrics.irradiance_log_error),
+        Metric("si-RMSE", "linear", "lower", metrics.irradiance_error),
+        Metric("si-log-RMSE", "ln", "lower", metrics.irradiance_log_error),
         _FLICKER,
     ),
     "normal": (
@@ -85,7 +85,7 @@ RELATIONS = (
     Relation("albedo x irradiance = rgb", ("albedo", "irradiance", "rgb"),
              Metric("rebuild error", "", "lower", metrics.rebuild_error)),
     Relation("over(fg, alpha, bg) = rgb", ("fg", "alpha", "bg", "rgb"),
-             Metric("composite error", "", "lower", metrics.composite_error)),
+             Metric("composite error", "linear", "lower", metrics.composite_error)),
 )
 
 
