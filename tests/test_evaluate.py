@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from comfyui_strata import evaluation
 from comfyui_strata.cli import main
@@ -301,10 +300,22 @@ def test_a_text_encoder_brings_the_captions(tmp_path):
     assert without[0] == without[1] == without[2]
 
 
-def test_pictures_show_each_made_layer_above_the_true_one(tmp_path):
-    assert strata_eval("--task", "R2AIN", "RIN2A", "--pictures", tmp_path / "sheets") == 0
-    heights = {path.name: Image.open(path).height for path in (tmp_path / "sheets").iterdir()}
-    assert heights == {"R2AIN_00000.png": 8 + 7 * 188, "RIN2A_00000.png": 8 + 5 * 188}
+def test_pictures_show_each_made_layer_above_the_true_one(tmp_path, monkeypatch):
+    drawn, draw = {}, evaluation.contact_sheet
+
+    def watched(rows, path, **roles):
+        drawn[path.name] = list(rows), {role: sorted(names) for role, names in roles.items()}
+        return draw(rows, path, **roles)
+
+    monkeypatch.setattr(evaluation, "contact_sheet", watched)
+    assert strata_eval("--task", "RIN2A", "RN2AI", "--pictures", tmp_path / "sheets") == 0
+    assert drawn == {
+        "RIN2A_00000.png": (["rgb", "albedo", "albedo (truth)", "irradiance", "normal"],
+                            {"given": ["irradiance", "normal", "rgb"], "exact": ["albedo (truth)"]}),
+        "RN2AI_00000.png": (["rgb", "albedo", "albedo (truth)", "irradiance", "irradiance (truth)", "normal"],
+                            {"given": ["normal", "rgb"], "exact": ["albedo (truth)", "irradiance (truth)"]}),
+    }
+    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == sorted(drawn)
 
 
 def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
