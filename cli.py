@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     tasks.set_defaults(command=list_tasks)
 
     _add_run(commands)
+    _add_train(commands)
+    _add_eval(commands)
 
     parity = commands.add_parser("parity", help="replay fixtures that the authors' code computed")
     parity.add_argument("folders", nargs="+", metavar="DIR", help="a folder with a manifest.json")
@@ -54,28 +56,71 @@ def _add_run(commands) -> None:
     run = commands.add_parser(
         "run", help="make the missing layers of a shot",
         description="Make the missing layers of a shot. A clip is a video, a still or a folder of numbered frames.")
-    run.add_argument("--family", required=True, help="intrinsic or alpha")
+    _add_model(run)
     run.add_argument("--task", required=True, help="such as R2AIN: rgb given; albedo, irradiance, normal made")
     run.add_argument("--input", action="append", default=[], type=_layer_and_path, metavar="LAYER=PATH",
                      help="a given layer; repeat for more")
     run.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    run.add_argument("--model", default="tiny", metavar="NAME|PATH",
-                     help="a bundled model, or a folder that holds the files (default: tiny)")
-    for part in ("backbone", "adapters", "vae", "text-encoder"):
-        run.add_argument(f"--{part}", metavar="PATH", help=f"the {part.replace('-', ' ')}, if not from --model")
     run.add_argument("--prompt", default="", metavar="S", help="what the shot shows (default: empty)")
     run.add_argument("--negative", metavar="S", help="what to steer away from (default: Wan's own)")
-    run.add_argument("--steps", type=_positive, metavar="N", help="sampling steps (default: the family's, 50)")
-    run.add_argument("--cfg", type=float, metavar="X",
-                     help="how strongly the prompt steers (default: the family's; 1 for an empty prompt)")
     run.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
     run.add_argument("--frames", type=_positive, metavar="N",
                      help="length where nothing is given, else take the first N frames of what is")
     run.add_argument("--size", type=_size, metavar="WxH", help="size where nothing is given")
-    run.add_argument("--device", metavar="D", help="cuda, mps or cpu (default: the best there is)")
-    run.add_argument("--attention", default="sdpa", help="sdpa, flash3 or sage (default: sdpa)")
     run.add_argument("--format", default="png", choices=("png", "exr", "mp4"), help="(default: png, 16 bit)")
     run.set_defaults(command=run_task)
+
+
+def _add_train(commands) -> None:
+    train = commands.add_parser(
+        "train", help="train layer adapters",
+        description="Train layer adapters by a config (docs/training.md). For several GPUs: "
+                    "accelerate launch -m comfyui_strata.cli train ...")
+    train.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; left out with --resume")
+    train.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    train.add_argument("--resume", action="store_true", help="go on with the run in DIR, by the config that lies there")
+    train.add_argument("--cpu", action="store_true", help="leave the GPU alone")
+    train.set_defaults(command=train_adapters)
+
+
+def _add_eval(commands) -> None:
+    evaluate = commands.add_parser(
+        "eval", help="measure a model on shots it has never seen",
+        description="Measure a model on synthetic shots that are never trained on, against their exact layers, beside "
+                    "a constant, a copy of what is given and the VAE alone. docs/metrics.md says what the numbers are.")
+    _add_model(evaluate)
+    evaluate.add_argument("--task", nargs="+", default=["all"], metavar="T", help="tasks, or all (default: all)")
+    evaluate.add_argument("--seeds", type=_positive, default=8, metavar="N", help="how many shots (default: 8)")
+    evaluate.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
+    evaluate.add_argument("--size", type=_size, metavar="WxH", help="(default: the family's)")
+    evaluate.add_argument("--frames", type=_positive, metavar="N", help="(default: the family's, 21)")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the noise (default: 0)")
+    evaluate.add_argument("--json", type=Path, metavar="FILE",
+                          help="write all numbers there, anew after each task of each shot")
+    evaluate.add_argument("--pictures", type=Path, metavar="DIR",
+                          help="write a contact sheet with the truth there for each task of each shot")
+    evaluate.set_defaults(command=evaluate_model)
+
+
+def _add_model(command) -> None:
+    """The options of every command that samples."""
+    command.add_argument("--family", required=True, help="intrinsic or alpha")
+    command.add_argument("--model", default="tiny", metavar="NAME|PATH",
+                         help="a bundled model, or a folder that holds the files (default: tiny)")
+    for part in ("backbone", "adapters", "vae", "text-encoder"):
+        command.add_argument(f"--{part}", metavar="PATH", help=f"the {part.replace('-', ' ')}, if not from --model")
+    command.add_argument("--steps", type=_positive, metavar="N", help="sampling steps (default: the family's, 50)")
+    command.add_argument("--cfg", type=float, metavar="X",
+                         help="how strongly the prompt steers (default: the family's; 1 for an empty prompt)")
+    command.add_argument("--device", metavar="D", help="cuda, mps or cpu (default: the best there is)")
+    command.add_argument("--attention", default="sdpa", help="sdpa, flash3 or sage (default: sdpa)")
+
+
+def _find_models(args, family):
+    from .model_loaders.model_set import find_models
+
+    return find_models(args.model, family, backbone=args.backbone, adapters=args.adapters, vae=args.vae,
+                       text_encoder=args.text_encoder)
 
 
 def list_tasks(args) -> int:
@@ -98,7 +143,6 @@ def run_task(args) -> int:
     """`strata run`: prints each result as `name<TAB>path`."""
     from .joint.families import get_family, parse_task
     from .model_loaders.device import best_device
-    from .model_loaders.model_set import find_models
     from .standalone import Job, run
 
     try:
@@ -113,10 +157,63 @@ def run_task(args) -> int:
     except ValueError as error:  # wrong use, not a failure
         print(f"strata run: {error}", file=sys.stderr)
         return 2
-    models = find_models(args.model, family, backbone=args.backbone, adapters=args.adapters, vae=args.vae,
-                         text_encoder=args.text_encoder)
-    for name, path in run(job, models).items():
+    for name, path in run(job, _find_models(args, family)).items():
         print(f"{name}\t{path}")
+    return 0
+
+
+def train_adapters(args) -> int:
+    """`strata train`: prints each file that it made as `name<TAB>path`."""
+    from .training.config import CONFIG, read_config
+
+    saved = args.out / CONFIG
+    try:
+        if args.resume and args.config:
+            raise ValueError(f"--resume goes on by {saved}: leave CONFIG out, and change what you want to change there.")
+        if not args.resume and not args.config:
+            raise ValueError("CONFIG is needed, a TOML file (docs/training.md); or --resume to go on.")
+        if not args.resume and saved.exists():
+            raise ValueError(f"'{args.out}' holds a run already: go on with --resume, or choose another --out.")
+        config = read_config(saved if args.resume else args.config)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"strata train: {error}", file=sys.stderr)
+        return 2
+    from .training.trainer import train
+
+    for name, path in train(config, args.out, cpu=args.cpu).items():
+        print(f"{name}\t{path}")
+    return 0
+
+
+def evaluate_model(args) -> int:
+    """`strata eval`: prints a table, also of what was measured before something stopped the rest."""
+    from .evaluation import Trial, measure
+    from .joint.families import get_family, parse_task, tasks
+    from .model_loaders.device import best_device
+    from .training.evaluate import Plan, check_packages
+    from .training.report import Report
+
+    try:
+        family = get_family(args.family)
+        names = map(str, tasks(family)) if args.task == ["all"] else args.task
+        height, width = args.size or (family.height, family.width)
+        plan = Plan(tuple(dict.fromkeys(parse_task(family, name) for name in names)),
+                    range(args.first_seed, args.first_seed + args.seeds), args.frames or family.frames, height, width,
+                    args.steps or family.flow.steps, args.seed)
+        trial = Trial(plan, args.json, args.pictures, args.cfg, args.device or best_device(), args.attention)
+        trial.check()
+    except ValueError as error:
+        print(f"strata eval: {error}", file=sys.stderr)
+        return 2
+    check_packages()
+    # The table has arrows, which a redirected stdout on Windows could not hold.
+    sys.stdout.reconfigure(encoding="utf-8")
+    report = Report()
+    try:
+        measure(trial, _find_models(args, family), report)
+    finally:
+        if report.rows():
+            print(report.table())
     return 0
 
 

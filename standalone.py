@@ -17,18 +17,18 @@ from .imaging.clips import read_clip, write_clip
 from .imaging.contact_sheet import contact_sheet
 from .imaging.fit import Fit, common_fit, still_to_clip
 from .imaging.layers import decode, encode
-from .joint.adapters import AdapterSettings
+from .joint.adapters import AdapterBank, AdapterSettings
 from .joint.attention import get_attention
 from .joint.channels import latent_channels
 from .joint.sampling import Engine, effective_guidance, initial_noise, sample
-from .joint.streams import Task
+from .joint.streams import Family, Task
 from .joint.transformer import Host
 from .model_loaders.adapters import check_fits, load_adapters, load_empty_prompt, save_empty_prompt
 from .model_loaders.backbone import load_backbone
 from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
 from .model_loaders.text import encode_prompts
-from .model_loaders.vae import load_vae
+from .model_loaders.vae import WanVae, load_vae
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,12 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     images, rate = _read_inputs(job)
     fit = common_fit(images) if images else _free_size(job)
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
-    # A checkpoint trained in bf16 runs in it where the hardware does; CPUs are slower and no smaller with it.
-    dtype = torch.bfloat16 if job.device.startswith("cuda") else torch.float32
 
-    loaded = load_adapters(models.adapters, family=family, dtype=dtype, device=job.device)
-    for warning in loaded.warnings:
-        say(f"Warning: {warning}")
-    task, family = replace(job.task, family=loaded.family), loaded.family  # the file may hold a variant
-    positive, negative, guidance = _texts(job, models, dtype)  # before the backbone: the encoder needs the room
-    backbone = load_backbone(models.backbone, device=job.device, dtype=dtype)
-    config = backbone.config
-    check_fits(loaded.bank, config.num_layers, config.dim, config.ffn_dim)
-    engine = Engine(backbone, loaded.bank, AdapterSettings.published(family), host)
-
-    vae = load_vae(models.vae, device=job.device)
+    bank = load_bank(models, family, job.device)
+    task, family = replace(job.task, family=bank.family), bank.family  # the file may hold a variant
+    positive, negative, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
+    engine, vae = load_engine(models, bank, job.device, host)
+    dtype, config = working_dtype(job.device), engine.model.config
     clean = torch.zeros(1, len(family.streams), latent_channels(family, config.in_dim, config.out_dim), *fit.latent)
     for layer, image in images.items():
         row = family.index(layer)
@@ -112,6 +104,48 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
         pixels = fit.crop(vae.decode(result[0, row].float()).cpu())
         layers[layer] = decode(family.streams[row].encoding, pixels)
     return _write(job, models, layers, rate, steps, guidance)
+
+
+def working_dtype(device: str) -> torch.dtype:
+    """A checkpoint trained in bf16 runs in it where the hardware does; CPUs are slower and no smaller with it."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+def load_bank(models: ModelSet, family: Family, device: str) -> AdapterBank:
+    """The adapters of a family, with what is odd about them said. The bank's own family is the variant that the file
+    holds. Raises as `load_adapters`."""
+    loaded = load_adapters(models.adapters, family=family, dtype=working_dtype(device), device=device)
+    for warning in loaded.warnings:
+        say(f"Warning: {warning}")
+    return loaded.bank
+
+
+def load_engine(models: ModelSet, bank: AdapterBank, device: str, host: Host) -> tuple[Engine, WanVae]:
+    """The backbone joined with its adapters, and the VAE. Texts are embedded before: the encoder needs the room.
+
+    Raises as `load_backbone`, `check_fits` and `load_vae`."""
+    backbone = load_backbone(models.backbone, device=device, dtype=working_dtype(device))
+    config = backbone.config
+    check_fits(bank, config.num_layers, config.dim, config.ffn_dim)
+    return Engine(backbone, bank, AdapterSettings.published(bank.family), host), load_vae(models.vae, device=device)
+
+
+def empty_context(models: ModelSet, device: str) -> Tensor:
+    """The embedding [1, W, E] of the empty prompt: what lies beside the adapters, or else what the text encoder gives,
+    which is then stored there. Raises ValueError where there is neither."""
+    dtype = working_dtype(device)
+    stored = load_empty_prompt(models.adapters)
+    if stored is not None:
+        return stored.to(device, dtype)
+    if models.text_encoder is None:
+        raise ValueError("This model has no text encoder and no embedding of the empty prompt is stored beside its "
+                         "adapters: add --text-encoder PATH (umt5_xxl).")
+    context = encode_prompts(models.text_encoder, [""], device=device, dtype=dtype)
+    try:
+        save_empty_prompt(models.adapters, context[0])
+    except OSError as error:  # a model folder may be shared and read-only; the result does not need it
+        say(f"The empty prompt's embedding could not be stored for the next run ({error.strerror or error}).")
+    return context
 
 
 def _free_size(job: Job) -> Fit:
@@ -133,7 +167,7 @@ def _read_inputs(job: Job) -> tuple[dict[str, Tensor], Fraction]:
     return images, rates[0] if rates else Fraction(family.rate)
 
 
-def _texts(job: Job, models: ModelSet, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, float]:
+def _texts(job: Job, models: ModelSet) -> tuple[Tensor, Tensor | None, float]:
     """Embeddings [1, W, E] of the prompt and, where guidance needs it, of the negative one; and that guidance."""
     family, empty = job.task.family, not job.prompt.strip()
     asked = family.guidance if job.guidance is None else job.guidance
@@ -142,20 +176,13 @@ def _texts(job: Job, models: ModelSet, dtype: torch.dtype) -> tuple[Tensor, Tens
         say(f"The prompt is empty, so CFG {asked:g} becomes 1.")
     if not empty and not job.task.uses_text:
         say(f"Warning: {job.task} was trained with an empty prompt; yours may do harm.")
-    stored = load_empty_prompt(models.adapters) if empty else None
-    if stored is not None:
-        return stored.to(job.device, dtype), None, guidance
+    if empty:
+        return empty_context(models, job.device), None, guidance
     if models.text_encoder is None:
-        what = "no embedding of the empty prompt is stored beside its adapters" if empty else "the prompt needs one"
-        raise ValueError(f"This model has no text encoder and {what}: add --text-encoder PATH (umt5_xxl).")
+        raise ValueError("This model has no text encoder and the prompt needs one: add --text-encoder PATH (umt5_xxl).")
     away = family.negative_prompt if job.negative is None else job.negative
     prompts = [job.prompt] + ([away] if guidance != 1.0 else [])
-    rows = encode_prompts(models.text_encoder, prompts, device=job.device, dtype=dtype)
-    if empty:
-        try:
-            save_empty_prompt(models.adapters, rows[0])
-        except OSError as error:  # a model folder may be shared and read-only; the result does not need it
-            say(f"The empty prompt's embedding could not be stored for the next run ({error.strerror or error}).")
+    rows = encode_prompts(models.text_encoder, prompts, device=job.device, dtype=working_dtype(job.device))
     return rows[:1], rows[1:] if guidance != 1.0 else None, guidance
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,7 +21,8 @@ def replace_file(path: Path, data: bytes):
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there; where the folder is a file, even asking is an error
+            aside.unlink()
 
 
 def replace_files(folder: Path, files: Iterable[tuple[str, Callable[[Path], None]]]):

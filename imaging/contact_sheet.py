@@ -19,13 +19,19 @@ _NAME = (235, 235, 235)
 _GIVEN, _GENERATED = (150, 150, 150), (240, 180, 90)
 
 
-def contact_sheet(layers: dict[str, Tensor], path: str | Path, frames: int = 4, given: Collection[str] = ()) -> Path:
+def contact_sheet(
+    layers: dict[str, Tensor],
+    path: str | Path,
+    frames: int = 4,
+    given: Collection[str] = (),
+    exact: Collection[str] = (),
+) -> Path:
     """Write a PNG with one labelled row a layer, in the order of the dict, of `frames` evenly spaced frames.
 
     layers: [F, H, W, 1|3|4] float each, clamped to 0..1 and shown as they are encoded; sizes and lengths may differ, a
-    layer shorter than `frames` shows all it has. given: names labelled "given", the others are labelled "generated".
-    Returns the path. Raises ValueError for no layers, frames below 1 or pixels that `check_pixels` refuses, OSError
-    when the disk refuses; nothing half-written is left.
+    layer shorter than `frames` shows all it has. given, exact: names labelled "given" and "exact" (a truth to compare
+    with), the others are labelled "generated". Returns the path. Raises ValueError for no layers, frames below 1 or
+    pixels that `check_pixels` refuses, OSError when the disk refuses; nothing half-written is left.
     """
     if not layers or frames < 1:
         raise ValueError(
@@ -43,7 +49,8 @@ def contact_sheet(layers: dict[str, Tensor], path: str | Path, frames: int = 4, 
         sheet.paste(row, (gutter, top))
         baseline = top + _ROW // 2
         draw.text((_GAP, baseline), name, _NAME, name_font, anchor="ls")
-        role, colour = ("given", _GIVEN) if name in given else ("generated", _GENERATED)
+        role = "given" if name in given else "exact" if name in exact else "generated"
+        colour = _GENERATED if role == "generated" else _GIVEN
         draw.text((_GAP, baseline + 24), role, colour, role_font, anchor="ls")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")

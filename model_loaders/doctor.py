@@ -26,6 +26,9 @@ OPTIONAL = (
     ),
     ("av", ("av",), "video files", "pip install av"),
     ("OpenEXR", ("OpenEXR",), "EXR files", "pip install 'comfyui-strata[exr]'"),
+    ("scikit-image", ("scikit-image",), "strata eval", "pip install 'comfyui-strata[train]'"),
+    ("peft", ("peft",), "training", "pip install 'comfyui-strata[train]'"),
+    ("accelerate", ("accelerate",), "training", "pip install 'comfyui-strata[train]'"),
     ("flash-attn 3", ("flash-attn-3",), "faster attention on NVIDIA cards", "only if you want it"),
     ("sageattention", ("sageattention",), "faster attention on NVIDIA cards", "only if you want it"),
 )

@@ -56,12 +56,12 @@ def test_tasks(capsys):
     assert {"family": "alpha", "task": "R2PFB", "given": ["rgb"], "made": ["alpha", "fg", "bg"], "text": False} in rows
 
 
-@pytest.mark.parametrize("args", [[], ["nonsense"], ["run"], ["run", "--family", "intrinsic"]])
+@pytest.mark.parametrize("args", [[], ["nonsense"], ["run"], ["run", "--family", "intrinsic"], ["eval"]])
 def test_wrong_use_exits_with_2(args, capsys):
     assert strata(*args) == 2
 
 
-@pytest.mark.parametrize("command", ["", "tasks", "run", "parity", "models", "doctor"])
+@pytest.mark.parametrize("command", ["", "tasks", "run", "eval", "parity", "models", "doctor"])
 def test_help_everywhere(command, capsys):
     assert strata(*command.split(), "--help") == 0
     assert "usage: strata" in capsys.readouterr().out

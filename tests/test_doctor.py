@@ -114,6 +114,9 @@ def test_optional_packages_say_what_they_are_for(monkeypatch):
     assert line("OpenEXR", lines) == ("OpenEXR", True, "3.5.3 (EXR files)")
     _, ok, text = line("diffusers", lines)
     assert ok is None and "VAE outside ComfyUI" in text and "pip install" in text
+    for name, purpose in (("scikit-image", "strata eval"), ("peft", "training"), ("accelerate", "training")):
+        _, ok, text = line(name, lines)
+        assert ok is None and purpose in text and "comfyui-strata[train]" in text
 
 
 def test_any_opencv_counts(monkeypatch):

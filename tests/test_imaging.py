@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from comfyui_strata.imaging.atomic import replace_file
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
 from comfyui_strata.imaging.contact_sheet import contact_sheet
 from comfyui_strata.imaging.fit import Fit
@@ -193,6 +194,16 @@ def test_check_pixels_accepts_pictures(channels):
     check_pixels("The plate", noise(1, 1, 1, channels) * 100 - 50)
 
 
+# files
+
+
+def test_a_folder_that_is_a_file_is_named_in_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Could not write .*numbers\.json: .*; free some space or choose a folder"):
+        replace_file(tmp_path / "file" / "numbers.json", b"{}")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 # contact sheet
 
 
@@ -211,12 +222,12 @@ def test_contact_sheet_shows_every_layer_with_its_frames_and_label(tmp_path):
     assert os.listdir(tmp_path) == ["naïve sheet.png"]
 
 
-def test_contact_sheet_tells_given_from_generated(tmp_path):
-    sheets = [
-        contact_sheet({"rgb": noise(2, 8, 8, 3)}, tmp_path / f"{i}.png", given=given).read_bytes()
-        for i, given in enumerate([["rgb"], []])
-    ]
-    assert sheets[0] != sheets[1]
+def test_contact_sheet_tells_given_generated_and_exact_apart(tmp_path):
+    sheets = {
+        contact_sheet({"rgb": noise(2, 8, 8, 3)}, tmp_path / f"{i}.png", **role).read_bytes()
+        for i, role in enumerate([{}, {"given": ["rgb"]}, {"exact": ["rgb"]}])
+    }
+    assert len(sheets) == 3
 
 
 @pytest.mark.parametrize(

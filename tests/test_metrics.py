@@ -503,7 +503,7 @@ def test_without_scikit_image_the_sentence_says_what_to_install(monkeypatch):
     for part in ("metrics", "color", "measure"):
         monkeypatch.setitem(sys.modules, f"skimage.{part}", None)
     for metric in (metrics.ssim, metrics.albedo_chroma_error, metrics.alpha_conn):
-        with pytest.raises(ImportError, match=r"needs scikit-image, .* pip install 'comfyui-strata\[train\]'"):
+        with pytest.raises(ImportError, match=r"need scikit-image, .* pip install 'comfyui-strata\[train\]'"):
             metric(picture(), picture())
 
 

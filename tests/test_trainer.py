@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from comfyui_strata.training.config import (
 from comfyui_strata.training.trainer import Trainer, train
 
 STEPS = 7
+SITES = ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "ffn.0", "ffn.2"]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_adapters_are_saved_key_for_key_as_published(config, tmp_path):
     made = train(config, tmp_path)
     keys = {f"blocks.{block}.{site}.lora_{matrix}.{adapter}.weight"
             for block in range(TINY.num_layers)
-            for site in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "ffn.0", "ffn.2")
+            for site in SITES
             for matrix in "AB" for adapter in ("rgb", "albedo", "irradiance", "normal")}
     assert load_file(made["adapters"]).keys() == keys
     loaded = load_adapters(made["adapters"])
@@ -99,8 +101,7 @@ def test_the_official_way_of_reading_adapters_takes_the_file(config, tmp_path):
     backbone = load_backbone(config.model.backbone, dtype=torch.float32)
     for adapter in INTRINSIC.file_adapters:
         inject_adapter_in_model(
-            LoraConfig(r=4, lora_alpha=4, target_modules="self_attn.q,self_attn.k,self_attn.v,self_attn.o,ffn.0,ffn.2"
-                       .split(",")), backbone, adapter_name=adapter)
+            LoraConfig(r=4, lora_alpha=4, target_modules=SITES), backbone, adapter_name=adapter)
     state = load_file(made["adapters"])
     found = backbone.load_state_dict(state, strict=False)
     assert not found.unexpected_keys
@@ -363,6 +364,5 @@ def test_a_wrong_config_gets_one_sentence(config, tmp_path, change, sentence, ca
     assert main(["train", str(path), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
-    import re
     assert re.search(sentence, said), said
     assert not (tmp_path / "out").exists()

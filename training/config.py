@@ -14,6 +14,9 @@ from ..joint.streams import Family
 from ..joint.variants import Variant, vary
 
 
+CONFIG = "config.toml"  # what it is called beside the result
+
+
 @dataclass(frozen=True)
 class NewBackbone:
     """Sizes of a backbone to be made from scratch, in Wan's layout. dim is a multiple of 128, the width of a head."""
@@ -118,7 +121,7 @@ class TrainConfig:
         for name, weight in self.tasks.items():
             parse_task(family, name)
             if weight <= 0:
-                raise ValueError(f"[tasks] {name} is {weight:g}, but weights are above 0; leave out what is not wanted.")
+                raise ValueError(f"[tasks] {name} is {weight:g}, but weights are above 0; leave out what is unwanted.")
         _one_of("[model] train", self.model.train, ("adapters", "all"))
         _one_of("[run] mixed_precision", self.run.mixed_precision, ("no", "bf16"))
         if bool(self.model.backbone) == (self.new_backbone is not None):
@@ -235,4 +238,5 @@ def _anchored(config: TrainConfig, folder: Path) -> TrainConfig:
 
     m, d = config.model, config.data
     return replace(config, model=replace(m, vae=full(m.vae), backbone=full(m.backbone), start=full(m.start),
-                                         text_encoder=full(m.text_encoder)), data=replace(d, clips=full(d.clips), cache=full(d.cache)))
+                                         text_encoder=full(m.text_encoder)),
+                   data=replace(d, clips=full(d.clips), cache=full(d.cache)))

@@ -22,8 +22,7 @@ def wan_sizes(sizes: NewBackbone, family: Family) -> WanConfig:
 
 
 def make_backbone(config: WanConfig, seed: int) -> WanModel:
-    """A backbone in float32 whose output is 0 at first. Source: `init_weights` of Wan-Video/Wan2.1, wan/modules/model.py.
-    """
+    """A backbone in float32 whose output is 0 at first. Source: `init_weights` in Wan-Video/Wan2.1's model.py."""
     model = empty_wan(config)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)

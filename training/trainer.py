@@ -33,7 +33,7 @@ from ..model_loaders.vae import load_vae
 from .batches import Batches, seed_of
 from .checkpoints import State, load_state, optimiser_moments, restore_moments, save_state
 from .clips import OwnClips, SyntheticShots
-from .config import TrainConfig, config_text
+from .config import CONFIG, TrainConfig, config_text
 from .latents import CachedClip, LatentCache, file_key
 from .lora import TrainableAdapters
 from .new_backbone import make_backbone, wan_sizes
@@ -42,7 +42,7 @@ from .previews import preview_task, write_preview
 from .texts import Texts
 from .trainee import CheckpointedHost, RunningMean, Trainee
 
-CONFIG, LOG, CHECKPOINTS, PICTURES, CACHE = "config.toml", "log.jsonl", "checkpoints", "pictures", "cache"
+LOG, CHECKPOINTS, PICTURES, CACHE = "log.jsonl", "checkpoints", "pictures", "cache"
 
 
 def say(text: str) -> None:

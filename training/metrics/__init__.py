@@ -2,10 +2,11 @@
 
 Layers come as sockets carry them: colour sRGB-encoded 0..1, normals 0.5 n + 0.5, alpha 0..1; depth, flow and labels as
 their functions say. Each docstring has the definition, the unit, the range, which way is better, and the source. Wrong
-input (shapes that differ, NaN, nothing to measure) raises ValueError with one sentence. What needs scikit-image, of the
-`train` extra, imports it when called.
+input (shapes that differ, NaN) raises ValueError with one sentence, input in which nothing counts its NothingToMeasure.
+What needs scikit-image, of the `train` extra, imports it when called.
 """
 
+from .checks import NothingToMeasure
 from .geometry import (
     colour_labels,
     depth_errors,
@@ -27,6 +28,7 @@ from .pictures import psnr, ssim
 from .video import change_error, flicker_score
 
 __all__ = [
+    "NothingToMeasure",
     "albedo_chroma_error",
     "albedo_intensity_error",
     "alpha_conn",

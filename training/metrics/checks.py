@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+class NothingToMeasure(ValueError):
+    """The layers are sound, but hold nothing that this metric is about: no surface, no light."""
+
+
 def check_layer(name: str, values: Tensor, channels: tuple[int, ...]) -> Tensor:
     """`values` [F, H, W, C] as float64. Raises ValueError, one sentence that starts with `name`, for another number of
     dimensions, an empty tensor, a C that is not in `channels`, and NaN or infinite values."""
@@ -69,9 +73,9 @@ def select(mask: Tensor | None, like: Tensor) -> Tensor:
 
 
 def require_some(counted: Tensor) -> Tensor:
-    """`counted` itself. Raises ValueError when no pixel of it is True."""
+    """`counted` itself. Raises NothingToMeasure when no pixel of it is True."""
     if not counted.any():
-        raise ValueError("No pixel is left to measure: widen the mask, or give a truth that has valid pixels.")
+        raise NothingToMeasure("No pixel is left to measure: widen the mask, or give a truth that has valid pixels.")
     return counted
 
 
@@ -86,5 +90,5 @@ def skimage(part: str) -> ModuleType:
     try:
         return importlib.import_module(f"skimage.{part}")
     except ImportError as error:
-        sentence = "This metric needs scikit-image, which is not installed: pip install 'comfyui-strata[train]'."
+        sentence = "The metrics need scikit-image, which is not installed: pip install 'comfyui-strata[train]'."
         raise ImportError(sentence) from error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...imaging.colour import linear_to_srgb, srgb_to_linear
-from .checks import check_layer, check_pair, check_same_size, scale_fit, select, skimage
+from .checks import NothingToMeasure, check_layer, check_pair, check_same_size, scale_fit, select, skimage
 
 
 def albedo_intensity_error(predicted: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
@@ -82,8 +82,8 @@ def rebuild_error(albedo: Tensor, irradiance: Tensor, rgb: Tensor, mask: Tensor 
 
     albedo, irradiance, rgb: [F, H, W, 3], sRGB-encoded. mask: see `select`. In linear light, with m = albedo irradiance
     and s = <m, rgb> / <m, m>: |s m - rgb| / |rgb|, which is the sine of the angle between the two. Speculars and
-    emission in rgb count as error: they are in neither layer. Raises ValueError for an rgb that is black wherever it
-    counts. Source: Strata (cross-layer consistency).
+    emission in rgb count as error: they are in neither layer. Raises NothingToMeasure for an rgb that is black wherever
+    it counts. Source: Strata (cross-layer consistency).
     """
     check_same_size("albedo", albedo, "irradiance", irradiance)
     check_same_size("albedo", albedo, "rgb", rgb)
@@ -92,7 +92,7 @@ def rebuild_error(albedo: Tensor, irradiance: Tensor, rgb: Tensor, mask: Tensor 
     counted = select(mask, rgb)
     product, rgb = (albedo * irradiance)[counted], rgb[counted]
     if not rgb.any():
-        raise ValueError("The rgb is black wherever it counts, so there is nothing to rebuild; leave it out.")
+        raise NothingToMeasure("The rgb is black wherever it counts, so there is nothing to rebuild; leave it out.")
     return ((scale_fit(product, rgb) * product - rgb).norm() / rgb.norm()).item()
 
 

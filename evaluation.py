@@ -1,0 +1,104 @@
+"""The host of an evaluation: model files in, numbers and pictures out, with no ComfyUI about."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .imaging.atomic import replace_file
+from .imaging.contact_sheet import contact_sheet
+from .joint.attention import get_attention
+from .joint.transformer import Host
+from .model_loaders.device import check_device
+from .model_loaders.model_set import ModelSet
+from .model_loaders.text import encode_prompts
+from .standalone import empty_context, load_bank, load_engine, say, working_dtype
+from .training.evaluate import Plan, Result, Texts, evaluate
+from .training.report import Report
+from .training.shots import synthetic_example
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A plan, and how to go about it. `json` (a file) and `pictures` (a folder) None write none. `guidance` None takes
+    the family's; it counts for tasks that read a caption."""
+
+    plan: Plan
+    json: Path | None = None
+    pictures: Path | None = None
+    guidance: float | None = None
+    device: str = "cpu"
+    attention: str = "sdpa"
+
+    def check(self) -> None:
+        """Raise ValueError when the plan or a setting cannot be."""
+        self.plan.check()
+        check_device(self.device)
+        get_attention(self.attention)
+
+
+def measure(trial: Trial, models: ModelSet, report: Report) -> None:
+    """Fill `report`, task by task of each shot; the JSON on disk always holds all of it.
+
+    The model is loaded once. Raises ValueError, OSError or ImportError with one sentence for what is wrong with a file
+    or the machine."""
+    bank = load_bank(models, trial.plan.family, trial.device)
+    tasks = tuple(replace(task, family=bank.family) for task in trial.plan.tasks)  # the file may hold a variant
+    trial = replace(trial, plan=replace(trial.plan, tasks=tasks))
+    plan = trial.plan
+    texts = _texts(trial, models)  # before the backbone: the encoder needs the room
+    engine, vae = load_engine(models, bank, trial.device, Host(get_attention(trial.attention)))
+    report.about.update(_about(trial, models, texts))
+    _write(trial, report)  # now, so that a place that cannot be written to costs no sampling
+    steps = len(plan.seeds) * len(plan.tasks) * plan.steps
+    with tqdm(total=steps, desc="eval", unit="step", disable=None) as bar:
+        for result in evaluate(engine, vae, plan, texts, on_step=bar.update):
+            report.add(result)
+            _write(trial, report)
+            if trial.pictures:
+                _draw(result, trial.pictures / f"{result.task}_{result.seed:05d}.png")
+
+
+def _texts(trial: Trial, models: ModelSet) -> Texts:
+    """The captions' embeddings where a task reads text and there is an encoder, else the empty prompt alone."""
+    plan, empty = trial.plan, empty_context(models, trial.device)
+    readers = [str(task) for task in plan.tasks if task.uses_text]
+    if not readers:
+        return Texts(empty)
+    if models.text_encoder is None:
+        say(f"Warning: without a text encoder the empty prompt stands in for captions ({', '.join(readers)}).")
+        return Texts(empty)
+    # Each shot is rendered now for its caption and later for its layers: all of them at once could fill the memory.
+    captions = [synthetic_example(plan.family, seed, plan.frames, plan.height, plan.width).prompt
+                for seed in plan.seeds]
+    rows = encode_prompts(models.text_encoder, [*captions, plan.family.negative_prompt], device=trial.device,
+                          dtype=working_dtype(trial.device))
+    guidance = plan.family.guidance if trial.guidance is None else trial.guidance
+    return Texts(empty, dict(zip(plan.seeds, rows[:-1].split(1))), rows[-1:], guidance)
+
+
+def _about(trial: Trial, models: ModelSet, texts: Texts) -> dict:
+    """Everything that decides the numbers."""
+    plan = trial.plan
+    prompts = {str(task): "caption" if task.uses_text and texts.captions else "empty" for task in plan.tasks}
+    return {"family": plan.family.name, "prompts": prompts, "shots": list(plan.seeds),
+            "size": [plan.frames, plan.height, plan.width], "steps": plan.steps, "guidance": texts.guidance,
+            "seed": plan.seed, "device": trial.device, "attention": trial.attention,
+            "models": {part: str(path) for part, path in asdict(models).items() if path is not None}}
+
+
+def _write(trial: Trial, report: Report) -> None:
+    if trial.json:
+        replace_file(trial.json, report.json())
+
+
+def _draw(result: Result, path: Path) -> None:
+    """A contact sheet in which each made layer is followed by the true one."""
+    rows = {}
+    for layer in result.task.family.layers:
+        rows[layer] = result.layers[layer]
+        if layer in result.task.targets:
+            rows[f"{layer} (truth)"] = result.truth[layer]
+    contact_sheet(rows, path, given=result.task.conditions, exact=rows.keys() - result.layers.keys())
