@@ -169,7 +169,7 @@ def train_adapters(args) -> int:
     saved = args.out / CONFIG
     try:
         if args.resume and args.config:
-            raise ValueError(f"--resume goes on by {saved}: leave CONFIG out, and change what you want to change there.")
+            raise ValueError(f"--resume goes on by {saved}: leave CONFIG out, or change what it says there.")
         if not args.resume and not args.config:
             raise ValueError("CONFIG is needed, a TOML file (docs/training.md); or --resume to go on.")
         if not args.resume and saved.exists():

@@ -13,7 +13,6 @@ from ..joint.families import get_family, parse_task
 from ..joint.streams import Family
 from ..joint.variants import Variant, vary
 
-
 CONFIG = "config.toml"  # what it is called beside the result
 
 
