@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -44,10 +44,11 @@ def measure(trial: Trial, models: ModelSet, report: Report) -> None:
 
     The model is loaded once. Raises ValueError, OSError or ImportError with one sentence for what is wrong with a file
     or the machine."""
+    bank = load_bank(models, trial.plan.family, trial.device)
+    trial = replace(trial, plan=trial.plan.on(bank.family))  # the file may hold a variant
     plan = trial.plan
-    bank = load_bank(models, plan.family, trial.device)
     texts = _texts(trial, models)  # before the backbone: the encoder needs the room
-    engine, vae = load_engine(models, bank, plan.family, trial.device, Host(get_attention(trial.attention)))
+    engine, vae = load_engine(models, bank, trial.device, Host(get_attention(trial.attention)))
     report.about.update(_about(trial, models, texts))
     _write(trial, report)  # now, so that a place that cannot be written to costs no sampling
     steps = len(plan.seeds) * len(plan.tasks) * plan.steps
@@ -81,9 +82,9 @@ def _about(trial: Trial, models: ModelSet, texts: Texts) -> dict:
     """Everything that decides the numbers."""
     plan = trial.plan
     prompts = {str(task): "caption" if task.uses_text and texts.captions else "empty" for task in plan.tasks}
-    return {"family": plan.family.name, "prompts": prompts, "shots": list(plan.seeds),
-            "size": [plan.frames, plan.height, plan.width], "steps": plan.steps, "guidance": texts.guidance,
-            "seed": plan.seed, "device": trial.device, "attention": trial.attention,
+    return {"family": plan.family.name, "variant": plan.family.variant.changes(), "prompts": prompts,
+            "shots": list(plan.seeds), "size": [plan.frames, plan.height, plan.width], "steps": plan.steps,
+            "guidance": texts.guidance, "seed": plan.seed, "device": trial.device, "attention": trial.attention,
             "models": {part: str(path) for part, path in asdict(models).items() if path is not None}}
 
 

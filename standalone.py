@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .imaging.fit import Fit, common_fit, still_to_clip
 from .imaging.layers import decode, encode
 from .joint.adapters import AdapterBank, AdapterSettings
 from .joint.attention import get_attention
+from .joint.channels import latent_channels
 from .joint.sampling import Engine, effective_guidance, initial_noise, sample
 from .joint.streams import Family, Task
 from .joint.transformer import Host
@@ -27,7 +28,7 @@ from .model_loaders.backbone import load_backbone
 from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
 from .model_loaders.text import encode_prompts
-from .model_loaders.vae import WanVae, load_vae
+from .model_loaders.vae import LATENT_CHANNELS, WanVae, load_vae
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,18 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
 
     bank = load_bank(models, family, job.device)
+    task, family = replace(job.task, family=bank.family), bank.family  # the file may hold a variant
     positive, negative, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
-    engine, vae = load_engine(models, bank, family, job.device, host)
+    engine, vae = load_engine(models, bank, job.device, host)
     dtype = working_dtype(job.device)
-    clean = torch.zeros(1, len(family.streams), engine.model.config.in_dim, *fit.latent)
+    clean = torch.zeros(1, len(family.streams), LATENT_CHANNELS, *fit.latent)
     for layer, image in images.items():
         row = family.index(layer)
         clean[0, row] = vae.encode(fit.pad(encode(family.streams[row].encoding, image))).cpu()
-    noise = initial_noise(job.task, fit.latent, clean.shape[2], job.seed)
+    noise = initial_noise(task, fit.latent, clean.shape[2], job.seed)
     steps = job.steps or family.flow.steps
     with tqdm(total=steps, desc=str(job.task), unit="step", disable=None) as bar:
-        result = sample(engine, job.task, clean.to(job.device, dtype), noise.to(job.device, dtype), positive, negative,
+        result = sample(engine, task, clean.to(job.device, dtype), noise.to(job.device, dtype), positive, negative,
                         guidance=guidance, steps=steps, callback=lambda i, x: bar.update())
     layers = dict(images)
     for layer in job.task.targets:
@@ -110,22 +112,24 @@ def working_dtype(device: str) -> torch.dtype:
 
 
 def load_bank(models: ModelSet, family: Family, device: str) -> AdapterBank:
-    """The adapters of a family, with what is odd about them said. Raises as `load_adapters`."""
+    """The adapters of a family, with what is odd about them said; `bank.family` is the variant that the file holds.
+    Raises as `load_adapters`."""
     loaded = load_adapters(models.adapters, family=family, dtype=working_dtype(device), device=device)
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
     return loaded.bank
 
 
-def load_engine(models: ModelSet, bank: AdapterBank, family: Family, device: str,
-                host: Host) -> tuple[Engine, WanVae]:
+def load_engine(models: ModelSet, bank: AdapterBank, device: str, host: Host) -> tuple[Engine, WanVae]:
     """The backbone joined with its adapters, and the VAE. Texts are embedded before: the encoder needs the room.
 
-    Raises as `load_backbone`, `check_fits` and `load_vae`."""
+    Raises as `load_backbone`, `check_fits`, `latent_channels` and `load_vae`."""
     backbone = load_backbone(models.backbone, device=device, dtype=working_dtype(device))
     config = backbone.config
     check_fits(bank, config.num_layers, config.dim, config.ffn_dim)
-    return Engine(backbone, bank, AdapterSettings.published(family), host), load_vae(models.vae, device=device)
+    latent_channels(bank.family, config.in_dim, config.out_dim)  # refuses a backbone made for another variant
+    engine = Engine(backbone, bank, AdapterSettings.published(bank.family), host)
+    return engine, load_vae(models.vae, device=device)
 
 
 def empty_context(models: ModelSet, device: str) -> Tensor:

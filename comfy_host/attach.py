@@ -49,7 +49,12 @@ def attach_layers(model, loaded: LoadedAdapters, family: Family, empty_prompt: T
     """A clone of a Wan text-to-video MODEL that samples all layers of `family` jointly.
 
     `family` is the loaded one, or it with other flow fields. The weights stay in ComfyUI's modules; the given MODEL is
-    not changed. Raises ValueError for any model but Wan 2.1 text-to-video and for adapters of another backbone."""
+    not changed. Raises ValueError for any model but Wan 2.1 text-to-video, for adapters of another backbone, and for a
+    variant whose backbone ComfyUI's loaders cannot hold."""
+    if family.variant.joint == "channel_concat":
+        raise ValueError("These layers were trained on a backbone that holds them side by side in its channels "
+                         "(joint = channel_concat), which ComfyUI's loaders cannot read: run them with the strata "
+                         "command.")
     backbone = _check_backbone(model)
     check_fits(loaded.bank, len(backbone.blocks), backbone.dim, backbone.ffn_dim)
     model = model.clone()

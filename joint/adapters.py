@@ -27,8 +27,8 @@ class Gate(Enum):
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Strength and gate of every stream's attention adapters (stream order), and the strength of the feed-forward
-    adapter that all streams share. 1.0 and TARGETS are as published."""
+    """Strength and gate of every stream's adapters (stream order), and the strength of the feed-forward adapter that
+    all streams share (where each stream has its own, a factor on them all). 1.0 and TARGETS are as published."""
 
     strengths: tuple[float, ...]
     gates: tuple[Gate, ...]
@@ -36,9 +36,10 @@ class AdapterSettings:
 
     @classmethod
     def published(cls, family: Family) -> AdapterSettings:
-        """Every adapter as the authors run it."""
+        """Every adapter as it was trained."""
         n = len(family.streams)
-        return cls(strengths=(1.0,) * n, gates=(Gate.TARGETS,) * n)
+        gate = Gate.ALWAYS if family.variant.gating == "always" else Gate.TARGETS
+        return cls(strengths=(1.0,) * n, gates=(gate,) * n)
 
     def with_stream(self, row: int, strength: float, gate: Gate) -> AdapterSettings:
         """The same settings with another strength and gate for one stream."""
@@ -55,14 +56,27 @@ class AdapterSettings:
         )
 
 
+def adapted_rows(family: Family) -> tuple[int, ...]:
+    """The streams that have adapters, in the order in which a bank stacks these."""
+    return tuple(i for i, stream in enumerate(family.streams) if stream.adapter is not None)
+
+
+def stacked_adapters(family: Family) -> tuple[str, ...]:
+    """Names of the adapters that a bank stacks: one for each of `adapted_rows`, or a single one that all share."""
+    names = tuple(family.streams[row].adapter for row in adapted_rows(family))
+    return names[:1] if len(set(names)) == 1 else names
+
+
 class BlockAdapters(nn.Module):
-    """The adapters of one block: attention stacked over K streams, feed-forward shared by all.
+    """The adapters of one block: attention stacked over K streams (1 where all share), feed-forward shared by all.
 
     qkv_down [K, 3r, D] (q, k, v read the same input, so their down-projections are one product), qkv_up [K, 3, D, r],
     o_down [K, r, D], o_up [K, D, r], ffn_in_down [r, D], ffn_in_up [F, r], ffn_out_down [r, F], ffn_out_up [D, r].
+    With `stacked_ffn` each stream has its feed-forward adapter: those four have a leading K, too.
     """
 
-    def __init__(self, streams: int, dim: int, ffn_dim: int, rank: int, device=None, dtype=None):
+    def __init__(self, streams: int, dim: int, ffn_dim: int, rank: int, device=None, dtype=None, *,
+                 stacked_ffn: bool = False):
         super().__init__()
 
         def empty(*shape: int) -> nn.Parameter:
@@ -72,10 +86,11 @@ class BlockAdapters(nn.Module):
         self.qkv_up = empty(streams, 3, dim, rank)
         self.o_down = empty(streams, rank, dim)
         self.o_up = empty(streams, dim, rank)
-        self.ffn_in_down = empty(rank, dim)
-        self.ffn_in_up = empty(ffn_dim, rank)
-        self.ffn_out_down = empty(rank, ffn_dim)
-        self.ffn_out_up = empty(dim, rank)
+        stack = (streams,) if stacked_ffn else ()
+        self.ffn_in_down = empty(*stack, rank, dim)
+        self.ffn_in_up = empty(*stack, ffn_dim, rank)
+        self.ffn_out_down = empty(*stack, rank, ffn_dim)
+        self.ffn_out_up = empty(*stack, dim, rank)
 
 
 class AdapterBank(nn.Module):
@@ -84,9 +99,11 @@ class AdapterBank(nn.Module):
     def __init__(self, family: Family, layers: int, dim: int, ffn_dim: int, rank: int, device=None, dtype=None):
         super().__init__()
         self.family = family
-        self.rows = tuple(i for i, stream in enumerate(family.streams) if stream.adapter is not None)
+        self.rows = adapted_rows(family)
         self.blocks = nn.ModuleList(
-            BlockAdapters(len(self.rows), dim, ffn_dim, rank, device, dtype) for _ in range(layers)
+            BlockAdapters(len(stacked_adapters(family)), dim, ffn_dim, rank, device, dtype,
+                          stacked_ffn=family.ffn_adapter is None)
+            for _ in range(layers)
         )
 
 
@@ -96,6 +113,8 @@ class ActiveAdapters:
     The methods add the adapters of one block to `y`, the base layer's fresh output, in place. They take the block's
     weights and not its number, which torch.compile would take for a constant and compile every block anew. `first` is
     how many leading tokens of the packed sequence are no longer in `y` (the last block keeps only the rows that leave).
+
+    Of a bank it reads `rows` and the tensors of `blocks`; a training may bring its own object with them.
     """
 
     def __init__(self, bank: AdapterBank, settings: AdapterSettings, layout: Layout):
@@ -119,26 +138,38 @@ class ActiveAdapters:
 
     def add_o(self, weights: BlockAdapters, x: Tensor, y: Tensor, first: int) -> None:
         """y += the output projection's adapters of x. x, y [N, T-first, D]."""
-        start, stop, gone = self._window(first)
-        if start == stop:
+        self._add_own(x, y, weights.o_down, weights.o_up, first)
+
+    def add_ffn_in(self, weights: BlockAdapters, x: Tensor, y: Tensor, first: int) -> None:
+        """y += the adapters of the feed-forward's first linear. x [N, T-first, D], y [N, T-first, F]."""
+        self._add_ffn(x, y, weights.ffn_in_down, weights.ffn_in_up, first)
+
+    def add_ffn_out(self, weights: BlockAdapters, x: Tensor, y: Tensor, first: int) -> None:
+        """y += the adapters of the feed-forward's second linear. x [N, T-first, F], y [N, T-first, D]."""
+        self._add_ffn(x, y, weights.ffn_out_down, weights.ffn_out_up, first)
+
+    def _add_ffn(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor, first: int) -> None:
+        if self.ffn_strength == 0:
             return
-        hidden = self._down(x, self._weight(weights.o_down, x), first)
-        y[:, start:stop].add_(_up(hidden, self._weight(weights.o_up, x)[gone:]))
-
-    def add_ffn_in(self, weights: BlockAdapters, x: Tensor, y: Tensor) -> None:
-        """y += the shared adapter of the feed-forward's first linear, on every row. x [N, T, D], y [N, T, F]."""
-        self._add_shared(x, y, weights.ffn_in_down, weights.ffn_in_up)
-
-    def add_ffn_out(self, weights: BlockAdapters, x: Tensor, y: Tensor) -> None:
-        """y += the shared adapter of the feed-forward's second linear, on every row. x [N, T, F], y [N, T, D]."""
-        self._add_shared(x, y, weights.ffn_out_down, weights.ffn_out_up)
-
-    def _add_shared(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> None:
-        if self.ffn_strength != 0:
+        if down.ndim == 3:
+            self._add_own(x, y, down, up, first, self.ffn_strength)
+        else:  # one adapter for every row, given ones too
             hidden = x @ down.to(x).transpose(0, 1)
             y.add_((hidden if self.ffn_strength == 1 else hidden * self.ffn_strength) @ up.to(x).transpose(0, 1))
 
+    def _add_own(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor, first: int, strength: float = 1.0) -> None:
+        """y += each stream's own adapter of x, where it acts."""
+        start, stop, gone = self._window(first)
+        if start == stop:
+            return
+        hidden = self._down(x, self._weight(down, x), first)
+        hidden = hidden if strength == 1 else hidden * strength
+        y[:, start:stop].add_(_up(hidden, self._weight(up, x)[gone:]))
+
     def _weight(self, stacked: Tensor, like: Tensor) -> Tensor:
+        """The adapters that act, [S, ...], of a stack of one for each adapted stream, or of one that all share."""
+        if stacked.shape[0] == 1:
+            return stacked.to(like).expand(len(self.strengths), *stacked.shape[1:])
         return stacked[self.pick].to(like)
 
     def _window(self, first: int) -> tuple[int, int, int]:

@@ -23,7 +23,9 @@ class Layout:
 
     `order`: stream rows in packing order, ABSENT ones left out. `length`: tokens of one stream. `adapted`: the rows
     whose attention adapters are on, in packing order; their tokens are `adapted_span`. `out_start`: the first token
-    that leaves the network. `rope` [2, T, d/2].
+    that leaves the network. `outputs`: the stream rows that leave it, in packing order. `apart`: how many leading
+    tokens attend to themselves only. `rope` [2, T, d/2]. `joined`: where all streams lie along the channels of one
+    sequence, their roles in row order, else empty; `order` then names the stream whose time, text and adapters it has.
     """
 
     order: tuple[int, ...]
@@ -31,17 +33,15 @@ class Layout:
     adapted: tuple[int, ...]
     adapted_span: tuple[int, int]
     out_start: int
+    outputs: tuple[int, ...]
+    apart: int
     rope: Tensor
+    joined: tuple[Role, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Tokens of one request."""
         return len(self.order) * self.length
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        """Stream rows that leave the network, in packing order."""
-        return self.order[self.out_start // self.length:]
 
 
 def make_layout(family: Family, roles: Sequence[Role], adapted: Sequence[bool], grid: tuple[int, int, int],
@@ -59,6 +59,10 @@ def make_layout(family: Family, roles: Sequence[Role], adapted: Sequence[bool], 
     if not targets:
         raise ValueError("No layer is left to generate: leave at least one layer out, or mask a part of it.")
     order = sorted(conditions, key=lambda i: adapted[i]) + sorted(targets, key=lambda i: not adapted[i])
+    outputs = tuple(order if all_outputs else order[len(conditions):])
+    joined = family.variant.joint == "channel_concat"
+    if joined:
+        order, conditions = targets[:1], []
     length = grid[0] * grid[1] * grid[2]
     active = tuple(i for i in order if adapted[i])
     first = order.index(active[0]) if active else 0
@@ -70,5 +74,8 @@ def make_layout(family: Family, roles: Sequence[Role], adapted: Sequence[bool], 
         adapted=active,
         adapted_span=(first * length, (first + len(active)) * length),
         out_start=0 if all_outputs else len(conditions) * length,
+        outputs=outputs,
+        apart=len(conditions) * length if family.variant.condition_attention == "conditions" else 0,
         rope=torch.cat([tables[family.streams[i].rope_offset] for i in order], dim=1),
+        joined=tuple(roles) if joined else (),
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .variants import Variant
+
 
 class Role(Enum):
     """What happens to a stream in a task."""
@@ -92,9 +94,11 @@ class Family:
     """What one checkpoint knows.
 
     `streams` in row order. `file_adapters` are the adapters that its file holds, in creation order. `ffn_adapter` is
-    the one whose feed-forward LoRA acts on every row, conditions included. `text_tasks` names the tasks trained with a
-    prompt. `frames`, `height`, `width` (pixels) and `rate` (frames per second) are the published defaults, `guidance`
-    the published CFG scale for a prompt that is not empty, `negative_prompt` the published one.
+    the one whose feed-forward LoRA acts on every row, conditions included, None where each stream's own acts with its
+    attention LoRA. `text_tasks` names the tasks trained with a prompt. `frames`, `height`, `width` (pixels) and `rate`
+    (frames per second) are the published defaults, `guidance` the published CFG scale for a prompt that is not empty,
+    `negative_prompt` the published one. `variant` is how it departs from what is published; `variants.vary` sets it
+    with all that follows from it.
     """
 
     name: str
@@ -102,7 +106,7 @@ class Family:
     streams: tuple[StreamSpec, ...]
     flow: FlowSpec
     file_adapters: tuple[str, ...]
-    ffn_adapter: str
+    ffn_adapter: str | None
     text_tasks: frozenset[str]
     guidance: float
     height: int
@@ -110,6 +114,7 @@ class Family:
     frames: int
     rate: int
     negative_prompt: str
+    variant: Variant = Variant()
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Full self-attention over the packed sequence is the one thing that crosses betwe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .adapters import ActiveAdapters, BlockAdapters
 from .attention import Attention, sdpa
+from .channels import join_channels, split_channels
 from .layout import Layout
 from .rope import rotate
 
@@ -29,6 +30,10 @@ class Host:
 
     def start_block(self, index: int) -> None:
         """Called before each block."""
+
+    def run_block(self, block: Callable[..., Tensor], *args) -> Tensor:
+        """`block(*args)`, a pure function of its arguments, which a training may run under a checkpoint."""
+        return block(*args)
 
     def after_self_attention(self, x: Tensor, q: Tensor, k: Tensor) -> Tensor:
         """The attention's result before its output projection; q and k are [N, T, H, d], normalised and rotated."""
@@ -124,7 +129,9 @@ def joint_forward(model: nn.Module, latents: Tensor, times: Tensor, context: Ten
     """
     host = host or Host()
     order = list(layout.order)
-    x, grid = _embed(model, latents[:, order])  # [N, T, D]
+    # [N, S, C, F, Y, X], or [N, 1, M*(C+1), F, Y, X] where the streams are joined along their channels
+    x = join_channels(latents, layout.joined) if layout.joined else latents[:, order]
+    x, grid = _embed(model, x)  # [N, T, D]
     modulation = Modulation(model, times[:, order], x.dtype)
     text = model.text_embedding(context)  # [R, W, D]
     text_rows = TextRows(context_index, layout)
@@ -133,9 +140,11 @@ def joint_forward(model: nn.Module, latents: Tensor, times: Tensor, context: Ten
         # What no output depends on leaves the last block once its keys and values are made.
         first = layout.out_start if i == len(model.blocks) - 1 else 0
         weights = adapters.blocks[i] if adapters is not None else None
-        x = _block(block, x, modulation, text, text_rows, layout, adapters, weights, host, model.num_heads, first)
+        x = host.run_block(_block, block, x, modulation, text, text_rows, layout, adapters, weights, host,
+                           model.num_heads, first)
         x = host.after_block(x, i)
-    return _head(model, x, modulation, layout.tokens, grid)
+    x = _head(model, x, modulation, layout.tokens, grid)
+    return split_channels(x, len(layout.joined), layout.outputs) if layout.joined else x
 
 
 def _embed(model: nn.Module, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
@@ -163,7 +172,7 @@ def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, te
     del y  # as large as x: free it before the attention needs room
     q = rotate(block.self_attn.norm_q(q).unflatten(-1, (heads, -1)), layout.rope[:, first:])
     k = rotate(block.self_attn.norm_k(k).unflatten(-1, (heads, -1)), layout.rope)
-    a = host.attention(q.flatten(2), k.flatten(2), v, heads)
+    a = _attend_joint(host.attention, q.flatten(2), k.flatten(2), v, heads, layout.apart)
     del v
     a = host.after_self_attention(a, q, k)
     del q, k
@@ -181,12 +190,20 @@ def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, te
     y = _modulate(block.norm2(x), row(3, keep), row(4, keep))
     hidden = block.ffn[0](y)
     if adapters is not None:
-        adapters.add_ffn_in(weights, y, hidden)
+        adapters.add_ffn_in(weights, y, hidden, first)
     hidden = F.gelu(hidden, approximate="tanh")
     y = block.ffn[2](hidden)
     if adapters is not None:
-        adapters.add_ffn_out(weights, hidden, y)
+        adapters.add_ffn_out(weights, hidden, y, first)
     return _add_gated(x, y, row(5, keep))
+
+
+def _attend_joint(attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, apart: int) -> Tensor:
+    """Every query sees all keys, but the first `apart` tokens see one another only: q [N, T', D], k and v [N, T, D]."""
+    if apart == 0 or q.shape[1] < k.shape[1]:  # in the last block those have left
+        return attention(q, k, v, heads)
+    return torch.cat((attention(q[:, :apart], k[:, :apart], v[:, :apart], heads),
+                      attention(q[:, apart:], k, v, heads)), dim=1)
 
 
 def _head(model: nn.Module, x: Tensor, modulation: Modulation, tokens: int, grid: tuple[int, int, int]) -> Tensor:

@@ -31,8 +31,8 @@ def parse_key(key: str) -> AdapterKey | None:
 
 
 def is_dead(key: AdapterKey, family: Family) -> bool:
-    """Whether the published model never uses this tensor: the feed-forward LoRA of every adapter but one, and the
-    attention LoRA of an adapter that no stream asks for."""
-    if key.site in FEED_FORWARD:
+    """Whether the family's model never uses this tensor: the LoRA of an adapter that no stream asks for, and, where one
+    feed-forward LoRA acts on every row, that of every other adapter."""
+    if key.site in FEED_FORWARD and family.ffn_adapter is not None:
         return key.adapter != family.ffn_adapter
     return key.adapter not in {stream.adapter for stream in family.streams}

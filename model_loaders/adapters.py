@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..joint.adapters import AdapterBank
 from ..joint.families import FAMILIES
 from ..joint.streams import Family
+from .adapter_metadata import family_of
 from .adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead, parse_key
-from .detect import detect, family_of
-from .safetensors_file import check_finite, load_tensors, name_some, read_header
+from .adapter_stack import stack_block
+from .detect import detect
+from .safetensors_file import check_finite, load_tensors, name_some, read_header, replace_tensors
 
 NOTE = "note"  # a key of a file's metadata: one sentence that its user should read
 EMPTY_PROMPT_SUFFIX = ".empty_prompt.safetensors"
@@ -35,22 +35,25 @@ class LoadedAdapters:
 
 def load_adapters(path: str | Path, *, family: Family | None = None, dtype: torch.dtype | None = None,
                   device: str = "cpu") -> LoadedAdapters:
-    """Load the adapters of a checkpoint; with `family` given, only that family's.
+    """Load the adapters of a checkpoint; with `family` given, only that family's. Its variant is what the file says.
 
-    dtype None keeps the file's. Raises FileNotFoundError, or ValueError: not adapters, wrong family, missing or extra
-    tensors, shapes that do not fit together, values that are not finite, truncated, pickle.
+    dtype None keeps the file's. Raises FileNotFoundError, or ValueError: not adapters, wrong family, unknown variant,
+    missing or extra tensors, shapes that do not fit together, values that are not finite, truncated, pickle.
     """
     found = detect(path)
     if found.kind != "adapters":
         raise ValueError(f"'{Path(path).name}' holds no layer adapters: it is {found.line}.")
-    loaded = read_adapters(load_tensors(path), Path(path).name, family=family, dtype=dtype, device=device)
-    note = read_header(path).metadata.get(NOTE)
+    metadata = read_header(path).metadata
+    loaded = read_adapters(load_tensors(path), Path(path).name, metadata, family=family, dtype=dtype, device=device)
+    note = metadata.get(NOTE)
     return replace(loaded, warnings=(*loaded.warnings, note)) if note else loaded
 
 
-def read_adapters(tensors: dict[str, Tensor], name: str, *, family: Family | None = None,
-                  dtype: torch.dtype | None = None, device: str = "cpu") -> LoadedAdapters:
-    """The same from tensors in memory under the checkpoint's keys; `name` stands for the file in errors."""
+def read_adapters(tensors: dict[str, Tensor], name: str, metadata: Mapping[str, str] | None = None, *,
+                  family: Family | None = None, dtype: torch.dtype | None = None,
+                  device: str = "cpu") -> LoadedAdapters:
+    """The same from tensors in memory under the checkpoint's keys, and the file's metadata; `name` stands for the file
+    in errors."""
     keyed: dict[AdapterKey, Tensor] = {}
     strangers = []
     for text, tensor in tensors.items():
@@ -60,8 +63,8 @@ def read_adapters(tensors: dict[str, Tensor], name: str, *, family: Family | Non
         else:
             keyed[key] = tensor
     names = {key.adapter for key in keyed}
-    found = family_of(names)
-    if family is not None and found is not None and found is not family:
+    found = family_of(names, metadata or {}, name)
+    if family is not None and found is not None and found.name != family.name:
         raise ValueError(f"'{name}' belongs to the {found.name} family ({', '.join(found.file_adapters)}), "
                          f"but the {family.name} family is asked for: choose its file.")
     found = found or _nearest_family(names, name)
@@ -75,7 +78,7 @@ def read_adapters(tensors: dict[str, Tensor], name: str, *, family: Family | Non
 def check_fits(bank: AdapterBank, blocks: int, dim: int, ffn_dim: int) -> None:
     """Raise ValueError unless the bank was made for a backbone of this many blocks and these widths."""
     first = bank.blocks[0]
-    has = (len(bank.blocks), first.qkv_down.shape[-1], first.ffn_in_up.shape[0])
+    has = (len(bank.blocks), first.qkv_down.shape[-1], first.ffn_in_up.shape[-2])
     if has != (blocks, dim, ffn_dim):
         raise ValueError("These adapters are for a backbone of {} blocks, width {} and feed-forward width {}, but this "
                          "model has {}, {} and {}: load the Wan model that they were trained on (UniVidX: "
@@ -104,13 +107,7 @@ def load_empty_prompt(adapters: str | Path, tokens: int = 512) -> Tensor | None:
 def save_empty_prompt(adapters: str | Path, embedding: Tensor) -> None:
     """Store the embedding [tokens, E] of the empty prompt beside an adapter file, its zero rows left out."""
     used = int(embedding.any(dim=1).nonzero().max()) + 1
-    path = empty_prompt_path(adapters)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        save_file({"empty_prompt": embedding[:used].float().cpu().contiguous()}, aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    replace_tensors(empty_prompt_path(adapters), {"empty_prompt": embedding[:used].float().cpu()})
 
 
 def _nearest_family(names: set[str], name: str) -> Family:
@@ -153,23 +150,11 @@ def _check_shapes(keyed: dict[AdapterKey, Tensor], family: Family, name: str) ->
 def _fill_bank(keyed: dict[AdapterKey, Tensor], family: Family, dim: int, ffn_dim: int, rank: int,
                dtype: torch.dtype | None, device: str) -> AdapterBank:
     blocks = 1 + max(key.block for key in keyed)
-    dtype = dtype or keyed[AdapterKey(0, "ffn.0", "A", family.ffn_adapter)].dtype
+    dtype = dtype or keyed[AdapterKey(0, "ffn.0", "A", family.file_adapters[0])].dtype
     bank = AdapterBank(family, blocks, dim, ffn_dim, rank, device=device, dtype=dtype).requires_grad_(False)
-    adapters = [family.streams[row].adapter for row in bank.rows]
     for b, target in enumerate(bank.blocks):
-        def matrix(site: str, letter: str, adapter: str, block: int = b) -> Tensor:
-            return keyed[AdapterKey(block, site, letter, adapter)]
-
-        for k, adapter in enumerate(adapters):
-            for j, site in enumerate(ATTENTION[:3]):
-                target.qkv_down[k, j * rank:(j + 1) * rank] = matrix(site, "A", adapter)
-                target.qkv_up[k, j] = matrix(site, "B", adapter)
-            target.o_down[k] = matrix("self_attn.o", "A", adapter)
-            target.o_up[k] = matrix("self_attn.o", "B", adapter)
-        target.ffn_in_down.copy_(matrix("ffn.0", "A", family.ffn_adapter))
-        target.ffn_in_up.copy_(matrix("ffn.0", "B", family.ffn_adapter))
-        target.ffn_out_down.copy_(matrix("ffn.2", "A", family.ffn_adapter))
-        target.ffn_out_up.copy_(matrix("ffn.2", "B", family.ffn_adapter))
+        for part, stacked in stack_block(keyed.__getitem__, family, b)._asdict().items():
+            getattr(target, part).copy_(stacked)
     return bank
 
 

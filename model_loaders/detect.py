@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from ..joint.families import FAMILIES
 from ..joint.streams import Family
+from ..joint.variants import Variant
 from ..joint.wan import WanConfig
+from .adapter_metadata import family_of
 from .adapter_names import parse_key
 from .safetensors_file import Header, read_header
 from .vae import looks_like_vae
@@ -25,7 +26,8 @@ class Detected:
 
 
 def detect(path: str | Path) -> Detected:
-    """Say what a file is. Raises as `read_header` for files that are no readable safetensors."""
+    """Say what a file is. Raises as `read_header` for files that are no readable safetensors, and ValueError for
+    adapters of a variant that Strata does not know."""
     header = read_header(path)
     parsed = [key for key in map(parse_key, header.shapes) if key]
     if parsed:
@@ -35,8 +37,11 @@ def detect(path: str | Path) -> Detected:
     if "patch_embedding.weight" in shapes and "head.modulation" in shapes:
         c = wan_config(shapes)
         count = sum(prod(shape) for shape in shapes.values())
-        return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {c.in_dim} latent "
-                                    f"channels, {count / 1e6:,.0f}M parameters")
+        channels = f"{c.in_dim} latent channels"
+        if c.in_dim != c.out_dim:
+            channels = f"{c.in_dim} channels in and {c.out_dim} out"
+        return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {channels}, "
+                                    f"{count / 1e6:,.0f}M parameters")
     if looks_like_vae(shapes):
         return Detected("vae", "Wan VAE")
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
@@ -45,14 +50,6 @@ def detect(path: str | Path) -> Detected:
         return Detected("empty prompt", f"embedding of the empty prompt, width {shapes['empty_prompt'][-1]}")
     return Detected("unknown", "no file that Strata knows (it looks for Wan backbones, UniVidX adapters, Wan VAEs and "
                                "UMT5 text encoders)")
-
-
-def family_of(adapters: set[str]) -> Family | None:
-    """The family whose file holds exactly these adapters, None when there is no such family."""
-    for family in FAMILIES.values():
-        if adapters == set(family.file_adapters):
-            return family
-    return None
 
 
 def wan_config(shapes: dict[str, tuple[int, ...]], num_heads: int | None = None) -> WanConfig:
@@ -79,8 +76,10 @@ def wan_config(shapes: dict[str, tuple[int, ...]], num_heads: int | None = None)
 
 def _adapters(header: Header, parsed: list) -> Detected:
     names = {key.adapter for key in parsed}
-    family = family_of(names)
+    family = family_of(names, header.metadata, header.path.name)
     blocks = 1 + max(key.block for key in parsed)
     rank = next((header.shapes[k][0] for k in header.shapes if ".lora_A." in k), 0)
     what = f"UniVidX adapters of the {family.name} family" if family else "adapters of no family that Strata knows"
+    if family and family.variant != Variant():
+        what += f" with {family.variant}"
     return Detected("adapters", f"{what} ({', '.join(sorted(names))}), rank {rank}, {blocks} blocks", family)

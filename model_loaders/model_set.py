@@ -56,6 +56,6 @@ def _look_into(folder: Path, family: Family) -> dict[str, list[Path]]:
             what = detect(path)
         except ValueError:
             continue  # a damaged file that nobody asked for
-        if what.family in (None, family):
+        if what.family is None or what.family.name == family.name:
             found.setdefault(what.kind, []).append(path)
     return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
@@ -70,6 +73,23 @@ def load_tensors(path: str | Path, keys=None, device: str = "cpu") -> dict[str, 
             return {key: file.get_tensor(key) for key in (header.shapes if keys is None else keys)}
     except SafetensorError as error:
         raise ValueError(f"'{header.path.name}' cannot be read as safetensors ({error}); download it again.") from None
+
+
+def replace_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file aside and rename it, so that at any moment the old or the new one is whole.
+
+    Makes the folder when it is missing. Raises OSError in one sentence; nothing half-written is left."""
+    path = Path(path)
+    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, metadata)
+        os.replace(aside, path)
+    except (OSError, SafetensorError) as error:  # the library wraps a full disk in an error of its own
+        raise OSError(f"Could not write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose "
+                      "a folder you can write to, nothing half-written was left.") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_finite(name: str, tensors: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..comfy_host.attach import attach_layers
+from ..joint.variants import Variant
 from ..model_loaders.adapters import EMPTY_PROMPT_SUFFIX, load_adapters, load_empty_prompt
 from .saying import say
 
@@ -63,5 +64,7 @@ class LoadLayers(io.ComfyNode):
         for warning in loaded.warnings:
             logging.warning("Strata: %s", warning)
         model = attach_layers(model, loaded, family, load_empty_prompt(path))
-        about = f"{family.title}\nrank {loaded.rank}, schedule shift {family.flow.shift:g}"
-        return io.NodeOutput(model, ui=say(cls, "\n".join([about, *loaded.warnings])))
+        about = [family.title, f"rank {loaded.rank}, schedule shift {family.flow.shift:g}"]
+        if family.variant != Variant():
+            about.append(f"variant: {family.variant}")
+        return io.NodeOutput(model, ui=say(cls, "\n".join([*about, *loaded.warnings])))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from safetensors.torch import save_file
 from comfyui_strata import standalone
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
+from comfyui_strata.joint.channels import backbone_channels
+from comfyui_strata.joint.families import INTRINSIC
+from comfyui_strata.joint.variants import Variant, vary
 from comfyui_strata.model_loaders.model_set import BUNDLED
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
+from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 
 
 def clip(frames=5, height=48, width=64) -> torch.Tensor:
@@ -92,6 +97,25 @@ def test_the_same_seed_gives_the_same_layers_and_another_does_not(plate, tmp_pat
         assert run(plate, tmp_path / name, "--seed", seed) == 0
     a, b, c = (read_clip(tmp_path / name / "albedo").images for name in "abc")
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("variant", [
+    Variant(ffn="per_stream"), Variant("always", "shared", "channel_concat"),
+], ids=str)
+def test_a_variant_runs_because_its_file_says_so(plate, tmp_path, capsys, variant):
+    family = vary(INTRINSIC, variant)
+    in_dim, out_dim = backbone_channels(family, 16)
+    adapters = write_tiny_adapters(tmp_path / "variant.safetensors", family)
+    write_empty_prompt(adapters)
+    backbone = write_tiny_backbone(tmp_path / "wan.safetensors", replace(TINY, in_dim=in_dim, out_dim=out_dim))
+    assert run(plate, tmp_path / "varied", "--adapters", adapters, "--backbone", backbone) == 0
+    assert run(plate, tmp_path / "published") == 0
+    varied, published = (read_clip(tmp_path / name / "albedo").images for name in ("varied", "published"))
+    assert varied.shape == published.shape and not torch.equal(varied, published)
+    assert strata("models", adapters) == 0 and f"intrinsic family with {variant}" in capsys.readouterr().out
+    if variant.joint == "channel_concat":
+        assert run(plate, tmp_path / "wrong", "--adapters", adapters) == 1
+        assert "needs a backbone of 20 channels in and 16 out, but this one has 16 and 16" in capsys.readouterr().err
 
 
 def test_a_task_with_nothing_given_takes_size_and_length(tmp_path):

@@ -12,6 +12,7 @@ from comfyui_strata.joint.layout import make_layout
 from comfyui_strata.joint.rope import GridOptions, axis_sizes, grid_rope, rotate
 from comfyui_strata.joint.streams import Role
 from comfyui_strata.joint.transformer import Host
+from comfyui_strata.joint.variants import Variant, vary
 from comfyui_strata.tests.toys import CONFIG, GRID, A, C, T, forward, toy_bank, toy_context, toy_latents, toy_model
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -28,6 +29,22 @@ def plain_forward(model, bank, settings, latents, times, context, roles):
     e = model.time_embedding(torch.cat((angle.cos(), angle.sin()), dim=1))
     text = model.text_embedding(context)
     active = settings.active(bank.family, roles)
+
+    own_ffn = bank.family.variant.ffn == "per_stream"
+    closed = bank.family.variant.condition_attention == "conditions"
+    stacked = [bank.rows.index(s) % len(bank.blocks[0].o_up) if s in bank.rows else None for s in range(streams)]
+
+    def feed_forward(y, s, down, up):
+        if not own_ffn:
+            return settings.ffn_strength * lora(y, down, up)
+        if not active[s]:
+            return 0
+        return settings.ffn_strength * settings.strengths[s] * lora(y, down[stacked[s]], up[stacked[s]])
+
+    def seen(s, parts):
+        """Of keys or values of all streams, those that stream s attends to."""
+        return torch.cat([part for part, role in zip(parts, roles)
+                          if not (closed and roles[s] is Role.CONDITION) or role is Role.CONDITION], 1)
 
     def lora(y, down, up):
         return y @ down.T @ up.T
@@ -47,26 +64,26 @@ def plain_forward(model, bank, settings, latents, times, context, roles):
             y = block.norm1(x[s]) * (1 + rows[s, 1]) + rows[s, 0]
             parts = [linear(y) for linear in (block.self_attn.q, block.self_attn.k, block.self_attn.v)]
             if active[s]:
-                i, strength = bank.rows.index(s), settings.strengths[s]
+                i, strength = stacked[s], settings.strengths[s]
                 for j, down in enumerate(weights.qkv_down[i].chunk(3)):
                     parts[j] = parts[j] + strength * lora(y, down, weights.qkv_up[i, j])
             q.append(turned(block.self_attn.norm_q(parts[0])))
             k.append(turned(block.self_attn.norm_k(parts[1])))
             v.append(parts[2])
         for s in range(streams):
-            a = attend(q[s], torch.cat(k, 1), torch.cat(v, 1))
+            a = attend(q[s], seen(s, k), seen(s, v))
             y = block.self_attn.o(a)
             if active[s]:
-                i = bank.rows.index(s)
+                i = stacked[s]
                 y = y + settings.strengths[s] * lora(a, weights.o_down[i], weights.o_up[i])
             x[s] = x[s] + rows[s, 2] * y
             cross = block.cross_attn
             x[s] = x[s] + cross.o(attend(cross.norm_q(cross.q(block.norm3(x[s]))),
                                          cross.norm_k(cross.k(text)), cross.v(text)))
             y = block.norm2(x[s]) * (1 + rows[s, 4]) + rows[s, 3]
-            h = block.ffn[0](y) + settings.ffn_strength * lora(y, weights.ffn_in_down, weights.ffn_in_up)
+            h = block.ffn[0](y) + feed_forward(y, s, weights.ffn_in_down, weights.ffn_in_up)
             h = F.gelu(h, approximate="tanh")
-            y = block.ffn[2](h) + settings.ffn_strength * lora(h, weights.ffn_out_down, weights.ffn_out_up)
+            y = block.ffn[2](h) + feed_forward(h, s, weights.ffn_out_down, weights.ffn_out_up)
             x[s] = x[s] + rows[s, 5] * y
     out = {}
     for s in range(streams):
@@ -90,6 +107,25 @@ def test_every_task_equals_the_plain_formula(family, gates):
         plain = plain_forward(model, bank, settings, latents, times, toy_context(), task.roles)
         for row, velocity in plain.items():
             torch.testing.assert_close(ours[row], velocity, rtol=1e-6, atol=1e-6)  # RoPE is float32 by design
+
+
+@pytest.mark.parametrize("variant", [
+    Variant(gating="always"), Variant(adapters="shared"), Variant(ffn="per_stream"),
+    Variant(condition_attention="conditions"), Variant("always", "shared", "attention", "per_stream", "conditions"),
+], ids=str)
+@pytest.mark.parametrize("published", [INTRINSIC, ALPHA], ids=lambda f: f.name)
+def test_every_variant_equals_the_plain_formula(published, variant):
+    family = vary(published, variant)
+    model, bank, latents = toy_model(), toy_bank(family), toy_latents()
+    settings = replace(AdapterSettings.published(family), strengths=(1.0, 0.5, -2.0, 1.5), ffn_strength=0.7)
+    for task in tasks(family):
+        times = torch.tensor([[[700.0] if role is T else [4.98] for role in task.roles]])
+        plain = plain_forward(model, bank, settings, latents, times, toy_context(), task.roles)
+        for everything in (False, True):
+            ours = forward(model, bank, latents, task.roles, times=times, settings=settings, family=family,
+                           all_outputs=everything)
+            for row, velocity in ours.items():
+                torch.testing.assert_close(velocity, plain[row], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("roles", [(C, T, T, T), (T, C, C, C), (C, T, C, T), (T, T, T, T)])

@@ -65,7 +65,7 @@ def test_the_same_seed_draws_the_same():
 def test_every_stream_gets_its_own_noise_at_its_roles_level():
     clean, noise = toy_latents(2, seed=1), toy_latents(2, seed=2)
     levels = training_levels(FLOW)
-    x = noised(clean, noise, Draw(parse_task(INTRINSIC, "RI2AN"), 300), levels)
+    x = noised(clean, noise, Draw(parse_task(INTRINSIC, "RI2AN"), 300, False), levels)
     for row, level in ((0, 999), (1, 300), (2, 999), (3, 300)):
         s = float(levels.sigmas[level])
         torch.testing.assert_close(x[:, row], (1 - s) * clean[:, row] + s * noise[:, row])
@@ -78,7 +78,7 @@ def engine():
 
 def test_the_loss_is_the_weighted_error_of_the_targets_alone(engine):
     clean, noise, texts = toy_latents(2, seed=1), toy_latents(2, seed=2), toy_context(2)
-    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400, False), training_levels(FLOW)
     ours = training_loss(engine, drawn, clean, noise, texts, levels)
     times = torch.tensor([[[float(levels.times[999])]] + 3 * [[float(levels.times[400])]]]).expand(2, -1, -1)
     predicted = forward(engine.model, engine.bank, noised(clean, noise, drawn, levels), drawn.task.roles, times=times,
@@ -89,7 +89,7 @@ def test_the_loss_is_the_weighted_error_of_the_targets_alone(engine):
 
 @pytest.mark.parametrize("task", ["t2RAIN", "R2AIN", "AN2RI", "AIN2R"])
 def test_gradients_are_those_of_finite_differences(engine, task):
-    drawn, levels = Draw(parse_task(INTRINSIC, task), 500), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, task), 500, False), training_levels(FLOW)
     inputs = (toy_latents(seed=1), toy_latents(seed=2), toy_context())
 
     def loss() -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_finite_differences(engine, task):
 
 def test_twenty_steps_learn_a_fixed_batch(engine):
     clean, noise, texts = toy_latents(seed=1), toy_latents(seed=2), toy_context()
-    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400, False), training_levels(FLOW)
     engine.bank.requires_grad_(True)
     optimiser = torch.optim.AdamW(engine.bank.parameters(), lr=1e-2)
     losses = []

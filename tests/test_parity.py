@@ -64,8 +64,9 @@ def test_a_feed_forward_adapter_per_stream_fails(monkeypatch):
         self.layout = layout
 
     monkeypatch.setattr(adapters.ActiveAdapters, "__init__", keep_layout)
-    monkeypatch.setattr(adapters.ActiveAdapters, "add_ffn_in", lambda s, w, x, y: per_stream(s, w, x, y, "ffn.0"))
-    monkeypatch.setattr(adapters.ActiveAdapters, "add_ffn_out", lambda s, w, x, y: per_stream(s, w, x, y, "ffn.2"))
+    for part, site in (("add_ffn_in", "ffn.0"), ("add_ffn_out", "ffn.2")):
+        monkeypatch.setattr(adapters.ActiveAdapters, part,
+                            lambda self, w, x, y, first, site=site: per_stream(self, w, x, y, site))
     assert worst(case, case.engine("fp32"), INTRINSIC) > 1e-2
 
 

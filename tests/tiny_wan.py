@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from comfyui_strata.joint.families import FAMILIES
 from comfyui_strata.joint.streams import Family
 from comfyui_strata.joint.wan import WanConfig, empty_wan
+from comfyui_strata.model_loaders.adapter_metadata import adapter_metadata
 from comfyui_strata.model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
 from comfyui_strata.model_loaders.adapters import NOTE, empty_prompt_path
 
@@ -59,7 +60,8 @@ def write_tiny_adapters(path: str | Path, family: Family, config: WanConfig = TI
                     if matrix == "B" and is_dead(key, family) and not alive:
                         value.zero_()
                     state[prefix + str(key)] = value.to(dtype)
-    save_file(state, path, metadata=None if note is None else {NOTE: note})
+    metadata = adapter_metadata(family) | ({} if note is None else {NOTE: note})
+    save_file(state, path, metadata=metadata or None)
     return Path(path)
 
 

@@ -18,10 +18,10 @@ LATENT = (CONFIG.in_dim, 2, 4, 6)
 T, C, A = Role.TARGET, Role.CONDITION, Role.ABSENT
 
 
-def toy_model(seed: int = 0) -> WanModel:
+def toy_model(seed: int = 0, config: WanConfig = CONFIG) -> WanModel:
     """A backbone with random weights; float64, so that equal maths shows as equal numbers."""
     torch.manual_seed(seed)
-    model = empty_wan(CONFIG, dtype=torch.float64)
+    model = empty_wan(config, dtype=torch.float64)
     for parameter in model.parameters():
         parameter.data.normal_(std=1.0 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
     return model

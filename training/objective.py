@@ -6,12 +6,14 @@ predicts the velocity noise - clean of the targets, and only they are in the los
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..joint.families import parse_task
 from ..joint.flow import network_time, schedule
 from ..joint.sampling import Engine
 from ..joint.streams import Family, FlowSpec, Role, Task
@@ -20,20 +22,41 @@ from ..joint.transformer import joint_forward
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices of one step: a task, and the number of the noise level of its targets."""
+    """The random choices of one step: a task, the number of the noise level of its targets, and whether it is told the
+    prompt."""
 
     task: Task
     level: int
+    text: bool
 
 
-def draw(family: Family, generator: torch.Generator) -> Draw:
-    """A task, uniform over the 2^M - 1 that leave a stream to generate, and a level, uniform over the schedule."""
+def draw(family: Family, generator: torch.Generator, weights: Mapping[str, float] | None = None,
+         present: Collection[str] | None = None) -> Draw:
+    """A task, uniform over the 2^M - 1 that leave a stream to generate or by `weights` of task names, and a level,
+    uniform over the schedule.
+
+    `present` are the layers that there are (None: all). The others are taken out of the drawn task, and one of which
+    nothing to generate remains is drawn again. Raises ValueError when `weights` name no task that could remain.
+    """
+    present = set(family.layers if present is None else present)
+    tasks = [parse_task(family, name) for name in weights] if weights else None
+    if tasks and not any(present & set(task.targets) for task in tasks):
+        raise ValueError(f"None of the tasks {', '.join(weights)} generates one of {', '.join(sorted(present))}.")
+    while True:
+        task = tasks[int(torch.multinomial(torch.tensor(list(weights.values())), 1, generator=generator))] if tasks \
+            else _any_task(family, generator)
+        if present & set(task.targets):
+            break
+    level = int(torch.randint(family.flow.training_steps, (), generator=generator))
+    roles = tuple(role if layer in present else Role.ABSENT for layer, role in zip(family.layers, task.roles))
+    return Draw(Task(family, roles), level, task.uses_text)
+
+
+def _any_task(family: Family, generator: torch.Generator) -> Task:
     streams = len(family.streams)
     # Bit i of the number: is stream i generated? 0 would generate none.
     bits = int(torch.randint(1, 2**streams, (), generator=generator))
-    roles = tuple(Role.TARGET if bits >> i & 1 else Role.CONDITION for i in range(streams))
-    level = int(torch.randint(family.flow.training_steps, (), generator=generator))
-    return Draw(Task(family, roles), level)
+    return Task(family, tuple(Role.TARGET if bits >> i & 1 else Role.CONDITION for i in range(streams)))
 
 
 @dataclass(frozen=True)
@@ -73,14 +96,15 @@ def noised(clean: Tensor, noise: Tensor, drawn: Draw, levels: Levels) -> Tensor:
 def training_loss(engine: Engine, drawn: Draw, clean: Tensor, noise: Tensor, context: Tensor, levels: Levels) -> Tensor:
     """The weighted mean squared error of the targets' velocity, a scalar in float32.
 
-    clean, noise [N, M, C, F, Y, X]; context [N, W, E], the text of each clip (the empty one where `drawn.task` was
-    published without text; that choice is the caller's, who knows the embeddings)."""
+    clean, noise [N, M, C, F, Y, X], anything where a stream is absent; context [N, W, E], the text of each clip, or
+    [1, W, E] for all (the empty one where `drawn.text` is False; that choice is the caller's, who knows the
+    embeddings)."""
     task = drawn.task
     layout, adapters = engine.bind(task, clean)
     times = levels.times[_levels(drawn)].to(clean.device).view(1, -1, 1).expand(len(clean), -1, -1)
     predicted = joint_forward(
         engine.model, noised(clean, noise, drawn, levels), times, context, layout=layout,
-        context_index=[[n] * len(task.roles) for n in range(len(clean))],
+        context_index=[[n if len(context) > 1 else 0] * len(task.roles) for n in range(len(clean))],
         adapters=adapters, host=engine.host)
     targets = list(layout.outputs)
     error = F.mse_loss(predicted.float(), (noise - clean)[:, targets].float())

@@ -32,6 +32,7 @@ from .shading import Exposure, shade
 from .shapes import FAR, Surface, distances, gather, trace
 from .staging import Scene, World, stage
 
+VERSION = 1  # of what a seed looks like: raise it when a pixel or a caption changes, since latents are cached by it
 RATE = Fraction(12)  # frames a second: slow enough that nine frames show a motion
 _BLOCK = 4096  # rays at a time: the working set stays near the cache, and pictures of any size fit in memory
 _WHITE_SHARE = 0.94

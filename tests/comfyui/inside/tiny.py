@@ -24,6 +24,7 @@ import nodes
 from ....comfy_host.attach import attach_layers
 from ....joint.families import INTRINSIC, parse_task
 from ....joint.streams import Family, Role
+from ....model_loaders.adapter_metadata import adapter_metadata
 from ....model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
 from ....model_loaders.adapters import LoadedAdapters, read_adapters
 
@@ -104,9 +105,14 @@ def wan_model(seed: int = 0, state: dict[str, Tensor] | None = None, **changes):
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 
 
-def adapters(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int = FFN, layers: int = LAYERS,
-             rank: int = 4) -> LoadedAdapters:
-    """Random adapters of a family, as loud as the weights they sit on; the dead ones zero."""
+def adapters(family: Family = INTRINSIC, seed: int = 0, **sizes: int) -> LoadedAdapters:
+    """The adapters of `adapter_tensors`, as a loader makes them."""
+    return read_adapters(adapter_tensors(family, seed, **sizes), "tiny", adapter_metadata(family))
+
+
+def adapter_tensors(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int = FFN, layers: int = LAYERS,
+                    rank: int = 4) -> dict[str, Tensor]:
+    """Random adapters of a family under published keys, as loud as the weights they sit on; the dead ones zero."""
     draw = torch.Generator().manual_seed(100 + seed)
     tensors = {}
     for block, site, matrix, adapter in product(range(layers), ATTENTION + FEED_FORWARD, "AB", family.file_adapters):
@@ -115,7 +121,7 @@ def adapters(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int
         shape = (rank, n_in) if matrix == "A" else (n_out, rank)
         value = torch.randn(shape, generator=draw) * shape[1] ** -0.5
         tensors[str(key)] = torch.zeros(shape) if matrix == "B" and is_dead(key, family) else value
-    return read_adapters(tensors, "tiny")
+    return tensors
 
 
 def layered(family: Family = INTRINSIC, model=None, seed: int = 0):

@@ -1,0 +1,51 @@
+"""Streams along the channels of one sequence, where a family's variant says joint = "channel_concat".
+
+The backbone then has a patch embedding and a head of its own: M*(C+1) channels in, M*C out. There is one stream's
+number of tokens, with the time and text of the first target; conditions enter at their own small sigma, as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .streams import Family, Role
+
+# What the channel after a stream's own says. An ABSENT stream is zeros, which alone could be a dark target.
+ROLE_VALUES = {Role.CONDITION: 1.0, Role.TARGET: 0.0, Role.ABSENT: -1.0}
+
+
+def join_channels(latents: Tensor, roles: Sequence[Role]) -> Tensor:
+    """latents [N, M, C, F, Y, X] -> [N, 1, M*(C+1), F, Y, X]: each stream's channels and one that tells its role."""
+    absent = torch.tensor([role is Role.ABSENT for role in roles], device=latents.device).view(-1, 1, 1, 1, 1)
+    told = latents.new_tensor([ROLE_VALUES[role] for role in roles]).view(-1, 1, 1, 1, 1)
+    told = told.expand(*latents.shape[:2], 1, *latents.shape[3:])
+    return torch.cat((latents.masked_fill(absent, 0), told), dim=2).flatten(1, 2).unsqueeze(1)
+
+
+def split_channels(velocity: Tensor, streams: int, rows: Sequence[int]) -> Tensor:
+    """velocity [N, 1, M*C, F, Y, X] of all `streams` -> [N, len(rows), C, F, Y, X]."""
+    return velocity.squeeze(1).unflatten(1, (streams, -1))[:, list(rows)]
+
+
+def backbone_channels(family: Family, channels: int) -> tuple[int, int]:
+    """Channels in and out of a backbone for this family, whose streams' latents have `channels`."""
+    if family.variant.joint == "attention":
+        return channels, channels
+    streams = len(family.streams)
+    return streams * (channels + 1), streams * channels
+
+
+def latent_channels(family: Family, in_dim: int, out_dim: int) -> int:
+    """Channels of one stream's latents for a backbone with these channels in and out.
+
+    Raises ValueError when the backbone was not made for this family."""
+    channels = out_dim if family.variant.joint == "attention" else out_dim // len(family.streams)
+    wanted = backbone_channels(family, channels)
+    if (in_dim, out_dim) != wanted:
+        raise ValueError(f"The {family.name} family with joint = {family.variant.joint} needs a backbone of "
+                         f"{wanted[0]} channels in and {wanted[1]} out, but this one has {in_dim} and {out_dim}: load "
+                         "the backbone that its adapters were trained on.")
+    return channels

@@ -1,0 +1,76 @@
+"""Variants of a family: the same streams joined, adapted or gated in another way than published.
+
+A variant is part of a family's data and travels in the metadata of its adapter file, so that whoever runs the family
+runs its variant. The published values are the defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .streams import Family
+
+# Published first.
+CHOICES: dict[str, tuple[str, str]] = {
+    "gating": ("targets", "always"),
+    "adapters": ("per_stream", "shared"),
+    "joint": ("attention", "channel_concat"),
+    "ffn": ("last", "per_stream"),
+    "condition_attention": ("all", "conditions"),
+}
+# The one combination in which streams lie along the channels.
+ONE_SEQUENCE = {"gating": "always", "adapters": "shared", "joint": "channel_concat"}
+SHARED = "shared"  # the name of the one adapter that all streams share
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the streams of a family are joined and adapted.
+
+    `gating`: a stream's adapters act while it is a TARGET, or "always". `adapters`: one a stream, or one "shared" by
+    all. `ffn`: the feed-forward adapter of the stream that was injected "last" acts on every row, as published, or
+    that of each stream on its own tokens, gated like its attention adapters ("per_stream"). `condition_attention`:
+    conditions attend to "all", or to "conditions" only: their keys and values are then the same at every step. `joint`:
+    streams meet in "attention", or lie along the channels of one sequence ("channel_concat", see `channels.py`), in
+    which there are no tokens of one stream to adapt, gate or attend apart.
+
+    Raises ValueError for any other value, and for choices that exclude each other.
+    """
+
+    gating: str = "targets"
+    adapters: str = "per_stream"
+    joint: str = "attention"
+    ffn: str = "last"
+    condition_attention: str = "all"
+
+    def __post_init__(self):
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"A variant's {name} is one of {', '.join(allowed)}, not {value!r}.")
+        if self.joint == "channel_concat" and self.changes() != ONE_SEQUENCE:
+            raise ValueError("joint = channel_concat puts all streams into one sequence, so it goes with gating = "
+                             f"always, adapters = shared, ffn = last and condition_attention = all, not {self}.")
+
+    def __str__(self) -> str:
+        """What is not as published, such as "gating = always, ffn = per_stream"."""
+        return ", ".join(f"{name} = {value}" for name, value in self.changes().items()) or "as published"
+
+    def changes(self) -> dict[str, str]:
+        """The choices that are not the published ones."""
+        return {field.name: getattr(self, field.name) for field in fields(self)
+                if getattr(self, field.name) != field.default}
+
+
+def vary(family: Family, variant: Variant) -> Family:
+    """A published family as this variant. Raises ValueError for a family that is a variant already."""
+    if family.variant != Variant():
+        raise ValueError(f"The {family.name} family is a variant already ({family.variant}): vary the published one.")
+    if variant.adapters == "shared":
+        family = replace(family, streams=tuple(replace(stream, adapter=SHARED) for stream in family.streams),
+                         file_adapters=(SHARED,), ffn_adapter=SHARED)
+    if variant.ffn == "per_stream":
+        family = replace(family, ffn_adapter=None)
+    return replace(family, variant=variant)

@@ -1,0 +1,238 @@
+"""What a training run is, as one TOML file: read, checked whole, and written beside the result."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import get_type_hints
+
+from ..joint.families import get_family, parse_task
+from ..joint.streams import Family
+from ..joint.variants import Variant, vary
+
+
+@dataclass(frozen=True)
+class NewBackbone:
+    """Sizes of a backbone to be made from scratch, in Wan's layout. dim is a multiple of 128, the width of a head."""
+
+    dim: int = 128
+    ffn_dim: int = 256
+    layers: int = 2
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained, and from what.
+
+    backbone: a Wan text-to-video file, or empty where `[new_backbone]` makes one. vae: the file whose latents the
+    backbone knows. text_encoder: UMT5; without it every prompt is the empty one, whose embedding is then taken from
+    beside `start`, or, for a new backbone, drawn. start: adapters to go on from, empty to begin anew. rank: of new
+    adapters. train: "adapters", as published, or "all", the backbone with them.
+    """
+
+    vae: str
+    backbone: str = ""
+    text_encoder: str = ""
+    start: str = ""
+    rank: int = 32
+    train: str = "adapters"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned from: `clips`, a folder or a CSV of your own, or `synthetic` shots, of that many seeds.
+
+    frames (4n + 1), height, width (multiples of 16) in pixels: what every clip is brought to. cache: the folder of the
+    encoded clips, which several runs may share; empty for one inside the run's own.
+    """
+
+    clips: str = ""
+    synthetic: int = 0
+    frames: int = 21
+    height: int = 480
+    width: int = 640
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW with a linear warm-up and a cosine from learning_rate to final_learning_rate. The defaults are published.
+
+    steps: of the optimiser; each sees batch x accumulation clips on every process. clip_norm: gradients are scaled down
+    to this norm, 0 leaves them. ema: decay of the running mean of the weights, which is what is saved for use; 0 for
+    none, which saves the weights themselves.
+    """
+
+    steps: int
+    batch: int = 1
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-6
+    warmup: int = 0
+    weight_decay: float = 0.01
+    clip_norm: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it runs. Everything is counted in optimiser steps; 0 switches the pictures off.
+
+    mixed_precision: "no" or "bf16". gradient_checkpointing: compute every block again on the way back, for memory.
+    keep: how many checkpoints stay. picture_steps: sampling steps of a picture.
+    """
+
+    seed: int = 1
+    mixed_precision: str = "no"
+    gradient_checkpointing: bool = False
+    log_every: int = 10
+    save_every: int = 500
+    keep: int = 2
+    pictures_every: int = 500
+    picture_steps: int = 20
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. `tasks` weighs the tasks that are drawn, by name; empty draws all of them alike, as published."""
+
+    family: str
+    model: Model
+    data: Data
+    optimiser: Optimiser
+    run: Run = field(default_factory=Run)
+    variant: Variant = field(default_factory=Variant)
+    new_backbone: NewBackbone | None = None
+    tasks: Mapping[str, float] = field(default_factory=dict)
+
+    def resolve_family(self) -> Family:
+        """The family in its variant. Raises ValueError."""
+        return vary(get_family(self.family), self.variant)
+
+    def check(self) -> None:
+        """Raise ValueError, in one sentence, for the first value that cannot be."""
+        family = self.resolve_family()
+        for name, weight in self.tasks.items():
+            parse_task(family, name)
+            if weight <= 0:
+                raise ValueError(f"[tasks] {name} is {weight:g}, but weights are above 0; leave out what is not wanted.")
+        _one_of("[model] train", self.model.train, ("adapters", "all"))
+        _one_of("[run] mixed_precision", self.run.mixed_precision, ("no", "bf16"))
+        if bool(self.model.backbone) == (self.new_backbone is not None):
+            raise ValueError("Give either [model] backbone, a Wan file, or a table [new_backbone] with its sizes.")
+        if self.new_backbone is not None:
+            if self.model.train != "all":
+                raise ValueError('A [new_backbone] knows nothing yet, so it has to learn, too: set train = "all".')
+            if self.new_backbone.dim % 128:
+                raise ValueError(f"[new_backbone] dim is {self.new_backbone.dim}, but a multiple of 128 is needed.")
+        if self.variant.joint == "channel_concat" and self.new_backbone is None:
+            raise ValueError('joint = "channel_concat" has other projections than a published backbone: '
+                             "give a table [new_backbone].")
+        if bool(self.data.clips) == bool(self.data.synthetic):
+            raise ValueError("Give either [data] clips, a folder or CSV, or [data] synthetic, a number of shots.")
+        for table, names, least in (
+            (self.optimiser, ("steps", "batch", "accumulation"), 1),
+            (self.optimiser, ("learning_rate", "final_learning_rate", "warmup", "weight_decay", "clip_norm", "ema"), 0),
+            (self.model, ("rank",), 1), (self.data, ("synthetic", ), 0),
+            (self.run, ("log_every", "save_every", "keep", "picture_steps"), 1),
+            (self.run, ("seed", "pictures_every"), 0),
+            *([(self.new_backbone, ("dim", "ffn_dim", "layers"), 1)] if self.new_backbone else []),
+        ):
+            for name in names:
+                value = getattr(table, name)
+                if not least <= value < float("inf"):
+                    raise ValueError(f"{name} is {value:g}, but at least {least} is needed.")
+        if self.optimiser.ema >= 1:
+            raise ValueError(f"ema is {self.optimiser.ema:g}, but a decay below 1 is needed, such as 0.999.")
+
+
+def read_config(path: str | Path) -> TrainConfig:
+    """Read and check a TOML file. Relative paths in it count from the file's folder.
+
+    Raises FileNotFoundError, or ValueError in one sentence: no TOML, an unknown or missing name, a wrong type or value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no training config '{path}'.")
+    toml = _toml_reader()
+    try:
+        tables = toml.loads(path.read_text(encoding="utf-8"))
+    except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{path.name}' is no TOML file ({error}).") from None
+    try:
+        config = _build(TrainConfig, tables, "")
+        config.check()
+    except ValueError as error:
+        raise ValueError(f"'{path.name}': {error}") from None
+    return _anchored(config, path.parent)
+
+
+def config_text(config: TrainConfig) -> str:
+    """The whole config as TOML, defaults included, so that it says everything that decides the result."""
+    import tomli_w
+
+    return tomli_w.dumps({name: value for name, value in asdict(config).items() if value not in (None, {})})
+
+
+def _toml_reader():
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        return tomllib
+    import tomli  # the same, for Python 3.10
+
+    return tomli
+
+
+def _build(kind: type, values: object, where: str):
+    """A dataclass from a TOML table, its types checked; `where` names the table in errors."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {values!r}, but a table [{where}] is needed.")
+    known = {f.name: f for f in fields(kind)}
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"[{where or 'top'}] has no {name!r}: {hint}.")
+    made = {}
+    for name, spec in known.items():
+        if name not in values:
+            if spec.default is MISSING and spec.default_factory is MISSING:
+                raise ValueError(f"{name} is missing in [{where or 'top'}].")
+            continue
+        made[name] = _value(hints[name], values[name], f"{where}.{name}".strip("."))
+    return kind(**made)
+
+
+def _value(hint, value, where: str):
+    for table in (Model, Data, Optimiser, Run, Variant, NewBackbone):
+        if hint in (table, table | None):
+            return _build(table, value, where)
+    if hint == Mapping[str, float]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is {value!r}, but a table of task = weight is needed.")
+        return {name: _value(float, weight, f"{where}.{name}") for name, weight in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{where} is {value!r}, but {hint.__name__} is needed.")
+    return value
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, but one of {', '.join(allowed)} is needed.")
+
+
+def _anchored(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The same with its paths absolute, so that the saved config still names them from another folder."""
+    def full(path: str) -> str:
+        return str((folder / Path(path).expanduser()).resolve()) if path else ""
+
+    m, d = config.model, config.data
+    return replace(config, model=replace(m, vae=full(m.vae), backbone=full(m.backbone), start=full(m.start),
+                                         text_encoder=full(m.text_encoder)), data=replace(d, clips=full(d.clips), cache=full(d.cache)))

@@ -1,0 +1,54 @@
+"""Embeddings of the prompts of a training run, each encoded once and kept on disk beside the latents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..model_loaders.safetensors_file import load_tensors, replace_tensors
+from ..model_loaders.text import TEXT_LENGTH, encode_prompts
+
+_AT_ONCE = 128  # prompts an encoder is loaded for; their padded rows take 0.5 GB
+
+
+class Texts:
+    """Text embeddings [n, 512, E] by prompt. Without an encoder every prompt is the empty one."""
+
+    def __init__(self, empty: Tensor | None, encoder: str, folder: Path, device: str):
+        """empty [1, 512, E]: the embedding of the empty prompt, None to encode it. encoder: UMT5's path, or ""."""
+        self.encoder, self.folder, self.device = encoder, folder, device
+        self.empty = empty
+
+    def prepare(self, prompts: Iterable[str]) -> None:
+        """Encode what is not on disk yet. Errors as `encode_prompts`, and OSError when the disk refuses."""
+        if not self.encoder:
+            return
+        wanted = sorted({"", *prompts})
+        new = [prompt for prompt in wanted if not self._path(prompt).is_file()]
+        for start in range(0, len(new), _AT_ONCE):
+            batch = new[start:start + _AT_ONCE]
+            for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device)):
+                used = int(rows.any(dim=1).nonzero().max()) + 1  # the rest is zero by the encoder's own rule
+                replace_tensors(self._path(prompt), {"rows": rows[:used].cpu().contiguous()})
+        if self.empty is None:
+            self.empty = self._load("")[None]
+
+    def context(self, prompts: list[str]) -> Tensor:
+        """What the cross-attention reads, float32: [len(prompts), 512, E], or [1, 512, E] where all are empty."""
+        if not self.encoder or not any(prompts):
+            return self.empty
+        return torch.stack([self._load(prompt) for prompt in prompts])
+
+    def _load(self, prompt: str) -> Tensor:
+        rows = load_tensors(self._path(prompt), ["rows"])["rows"].float()
+        full = rows.new_zeros(TEXT_LENGTH, rows.shape[1])
+        full[:len(rows)] = rows
+        return full
+
+    def _path(self, prompt: str) -> Path:
+        name = hashlib.sha256(f"{Path(self.encoder).name}\n{prompt}".encode()).hexdigest()[:32]
+        return self.folder / f"text-{name}.safetensors"
