@@ -45,8 +45,7 @@ def measure(trial: Trial, models: ModelSet, report: Report) -> None:
     The model is loaded once. Raises ValueError, OSError or ImportError with one sentence for what is wrong with a file
     or the machine."""
     bank = load_bank(models, trial.plan.family, trial.device)
-    tasks = tuple(replace(task, family=bank.family) for task in trial.plan.tasks)  # the file may hold a variant
-    trial = replace(trial, plan=replace(trial.plan, tasks=tasks))
+    trial = replace(trial, plan=trial.plan.on(bank.family))  # the file may hold a variant
     plan = trial.plan
     texts = _texts(trial, models)  # before the backbone: the encoder needs the room
     engine, vae = load_engine(models, bank, trial.device, Host(get_attention(trial.attention)))
@@ -83,9 +82,9 @@ def _about(trial: Trial, models: ModelSet, texts: Texts) -> dict:
     """Everything that decides the numbers."""
     plan = trial.plan
     prompts = {str(task): "caption" if task.uses_text and texts.captions else "empty" for task in plan.tasks}
-    return {"family": plan.family.name, "prompts": prompts, "shots": list(plan.seeds),
-            "size": [plan.frames, plan.height, plan.width], "steps": plan.steps, "guidance": texts.guidance,
-            "seed": plan.seed, "device": trial.device, "attention": trial.attention,
+    return {"family": plan.family.name, "variant": plan.family.variant.changes(), "prompts": prompts,
+            "shots": list(plan.seeds), "size": [plan.frames, plan.height, plan.width], "steps": plan.steps,
+            "guidance": texts.guidance, "seed": plan.seed, "device": trial.device, "attention": trial.attention,
             "models": {part: str(path) for part, path in asdict(models).items() if path is not None}}
 
 

@@ -28,7 +28,7 @@ from .model_loaders.backbone import load_backbone
 from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
 from .model_loaders.text import encode_prompts
-from .model_loaders.vae import WanVae, load_vae
+from .model_loaders.vae import LATENT_CHANNELS, WanVae, load_vae
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     task, family = replace(job.task, family=bank.family), bank.family  # the file may hold a variant
     positive, negative, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
     engine, vae = load_engine(models, bank, job.device, host)
-    dtype, config = working_dtype(job.device), engine.model.config
-    clean = torch.zeros(1, len(family.streams), latent_channels(family, config.in_dim, config.out_dim), *fit.latent)
+    dtype = working_dtype(job.device)
+    clean = torch.zeros(1, len(family.streams), LATENT_CHANNELS, *fit.latent)
     for layer, image in images.items():
         row = family.index(layer)
         clean[0, row] = vae.encode(fit.pad(encode(family.streams[row].encoding, image))).cpu()
@@ -112,8 +112,8 @@ def working_dtype(device: str) -> torch.dtype:
 
 
 def load_bank(models: ModelSet, family: Family, device: str) -> AdapterBank:
-    """The adapters of a family, with what is odd about them said. The bank's own family is the variant that the file
-    holds. Raises as `load_adapters`."""
+    """The adapters of a family, with what is odd about them said; `bank.family` is the variant that the file holds.
+    Raises as `load_adapters`."""
     loaded = load_adapters(models.adapters, family=family, dtype=working_dtype(device), device=device)
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
@@ -123,11 +123,13 @@ def load_bank(models: ModelSet, family: Family, device: str) -> AdapterBank:
 def load_engine(models: ModelSet, bank: AdapterBank, device: str, host: Host) -> tuple[Engine, WanVae]:
     """The backbone joined with its adapters, and the VAE. Texts are embedded before: the encoder needs the room.
 
-    Raises as `load_backbone`, `check_fits` and `load_vae`."""
+    Raises as `load_backbone`, `check_fits`, `latent_channels` and `load_vae`."""
     backbone = load_backbone(models.backbone, device=device, dtype=working_dtype(device))
     config = backbone.config
     check_fits(bank, config.num_layers, config.dim, config.ffn_dim)
-    return Engine(backbone, bank, AdapterSettings.published(bank.family), host), load_vae(models.vae, device=device)
+    latent_channels(bank.family, config.in_dim, config.out_dim)  # refuses a backbone made for another variant
+    engine = Engine(backbone, bank, AdapterSettings.published(bank.family), host)
+    return engine, load_vae(models.vae, device=device)
 
 
 def empty_context(models: ModelSet, device: str) -> Tensor:

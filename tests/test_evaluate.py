@@ -3,6 +3,7 @@
 import json
 import statistics
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -14,11 +15,14 @@ from comfyui_strata import evaluation
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.layers import decode
+from comfyui_strata.joint.channels import backbone_channels
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, parse_task, tasks
 from comfyui_strata.joint.transformer import Host
+from comfyui_strata.joint.variants import Variant, vary
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone import empty_context, load_bank, load_engine
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
+from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
 from comfyui_strata.training.evaluate import Plan, Result, Texts, evaluate
 from comfyui_strata.training.report import METHODS, Report
@@ -49,7 +53,7 @@ def tiny():
     def load(family):
         if family not in loaded:
             models = find_models("tiny", family)
-            engine, vae = load_engine(models, load_bank(models, family, "cpu"), family, "cpu", Host())
+            engine, vae = load_engine(models, load_bank(models, family, "cpu"), "cpu", Host())
             loaded[family] = engine, vae, Texts(empty_context(models, "cpu"))
         return loaded[family]
 
@@ -298,6 +302,20 @@ def test_a_text_encoder_brings_the_captions(tmp_path):
                           for name in ("A2RIN", "RIN2A"))
     assert all(a != b for i, a in enumerate(with_text) for b in with_text[:i])
     assert without[0] == without[1] == without[2]
+
+
+def test_a_variant_is_measured_because_its_file_says_so(tmp_path):
+    variant = Variant("always", "shared", "channel_concat")
+    family = vary(INTRINSIC, variant)
+    in_dim, out_dim = backbone_channels(family, 16)
+    adapters = write_tiny_adapters(tmp_path / "variant.safetensors", family)
+    write_empty_prompt(adapters)
+    backbone = write_tiny_backbone(tmp_path / "wan.safetensors", replace(TINY, in_dim=in_dim, out_dim=out_dim))
+    assert strata_eval("--task", "R2AIN", "--adapters", adapters, "--backbone", backbone, "--json",
+                       tmp_path / "numbers.json") == 0
+    report = json.loads((tmp_path / "numbers.json").read_text("utf-8"))
+    assert report["family"] == "intrinsic" and report["variant"] == variant.changes()
+    assert {row["task"] for row in report["rows"]} == {"R2AIN"}
 
 
 def test_pictures_show_each_made_layer_above_the_true_one(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ Every number stands beside those of stand-ins for the model, made from the truth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Plan:
     def family(self) -> Family:
         """The family of the tasks."""
         return self.tasks[0].family
+
+    def on(self, family: Family) -> Plan:
+        """The same plan for a variant of its family."""
+        return replace(self, tasks=tuple(replace(task, family=family) for task in self.tasks))
 
     def noise_seed(self, shot: int) -> int:
         """The seed of a shot's noise; with `seed` 0 the shot's own. No two pairs of them share one."""
