@@ -153,7 +153,11 @@ def survey(root: Path, extras: list[str]) -> dict:
         wanted += project["optional-dependencies"][extra]
 
     lines = (line.split("#")[0].strip() for line in (root / "constraints.txt").read_text("utf-8").splitlines())
-    pins = [pin for pin in map(Requirement, filter(None, lines)) if not pin.marker or pin.marker.evaluate()]
+
+    def applies(requirement: Requirement) -> bool:
+        return not requirement.marker or requirement.marker.evaluate()
+
+    pins = [pin for pin in map(Requirement, filter(None, lines)) if applies(pin)]
 
     def met(requirement: Requirement) -> bool:
         try:
@@ -174,7 +178,7 @@ def survey(root: Path, extras: list[str]) -> dict:
         editable = source.get("dir_info", {}).get("editable", False)
         return ours.version == project["version"] and editable and folder.resolve() == root.resolve()
 
-    wanted = list(dict.fromkeys(wanted))
+    wanted = [text for text in dict.fromkeys(wanted) if applies(Requirement(text))]
     unmet = [text for text in wanted if not met(Requirement(text))]
     return {"wanted": wanted, "unmet": unmet, "installed": installed()}
 

@@ -190,6 +190,7 @@ def test_checkpointing_and_accumulation_change_memory_only(config, tmp_path):
 def test_mixed_precision_is_near_full_precision(config, tmp_path):
     losses = []
     for name, precision in (("a", "no"), ("b", "bf16")):
+        AcceleratorState._reset_state(reset_partial_state=True)
         made = train(replace(config, run=replace(config.run, mixed_precision=precision)), tmp_path / name)
         losses.append([json.loads(line)["loss"] for line in made["log"].read_text().splitlines()])
     assert losses[0] != losses[1]

@@ -28,14 +28,15 @@ def write_preview(path: Path, engine: Engine, vae: WanVae, task: Task, truth: di
                   steps: int) -> Path:
     """Sample `task` and write a contact sheet with a row for each layer, the true one under the one that was made.
 
-    truth: latents [16, T, h, w] by layer; context [1, W, E]. Raises OSError when the disk refuses."""
-    family, device = task.family, context.device
+    truth: latents [16, T, h, w] by layer; context [1, W, E], in the dtype and on the device
+    to sample in. Raises OSError when the disk refuses."""
+    family = task.family
     shape = next(iter(truth.values())).shape
     clean = torch.zeros(1, len(family.streams), *shape)
     for layer, latents in truth.items():
         clean[0, family.index(layer)] = latents
     noise = initial_noise(task, tuple(shape[1:]), shape[0], _SEED)
-    made = sample(engine, task, clean.to(device), noise.to(device), context, steps=steps)[0]
+    made = sample(engine, task, clean.to(context), noise.to(context), context, steps=steps)[0]
     rows = {}
     for layer, latents in truth.items():
         row = family.index(layer)

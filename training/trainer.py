@@ -70,9 +70,14 @@ class Trainer:
         self.config, self.out = config, out
         self.store = Path(config.data.cache) if config.data.cache else out / CACHE
         self.family = config.resolve_family()
+        # A frozen backbone is held and run in bf16 whole, as in the published training; one that learns needs float32
+        # weights, and autocast.
+        in_half = config.run.mixed_precision == "bf16" and config.model.train == "adapters"
+        self.dtype = torch.bfloat16 if in_half else torch.float32
+        precision = "no" if in_half else config.run.mixed_precision
         # A step does not reach every adapter, whichever process it runs on.
         kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=config.run.mixed_precision, kwargs_handlers=[kwargs])
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[kwargs])
         self.leads = self.accelerator.is_main_process
         self.say: Callable[[str], None] = say if self.leads else lambda text: None
         self.step = 0
@@ -104,10 +109,7 @@ class Trainer:
             sizes = wan_sizes(config.new_backbone, self.family)
             backbone = make_backbone(sizes, seed_of(config.run.seed, "backbone"))
         else:
-            # A frozen backbone needs no more precision than it computes in; one that learns needs all.
-            frozen_in_half = config.model.train == "adapters" and config.run.mixed_precision == "bf16"
-            backbone = load_backbone(config.model.backbone,
-                                     dtype=torch.bfloat16 if frozen_in_half else torch.float32)
+            backbone = load_backbone(config.model.backbone, dtype=self.dtype)
         adapters = TrainableAdapters(self.family, backbone.config, config.model.rank,
                                      seed_of(config.run.seed, "adapters"))
         if config.model.start:
@@ -233,7 +235,7 @@ class Trainer:
         clean = self._stack(clips)
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed_of(seed, "noise", number, rank)))
         context = self.texts.context([clip.prompt if drawn.text else "" for clip in clips])
-        return drawn, *(value.to(accelerator.device) for value in (clean, noise, context))
+        return drawn, *(value.to(accelerator.device, self.dtype) for value in (clean, noise, context))
 
     def _stack(self, clips: list[CachedClip]) -> Tensor:
         """Latents [N, M, C, F, Y, X] of clips with the same layers; 0 where a layer is absent."""
@@ -320,7 +322,8 @@ class Trainer:
         if self.leads:
             clip = next(clip for i in self.usable if (clip := self.cache.get(i)))
             task = preview_task(self.family, set(clip.latents))
-            context = self.texts.context([clip.prompt if task.uses_text else ""]).to(self.accelerator.device)
+            context = self.texts.context([clip.prompt if task.uses_text else ""])
+            context = context.to(self.accelerator.device, self.dtype)
             path = self.out / PICTURES / f"step_{self.step:07}_{task}.png"
             with self.mean.in_place(self.learned) if self.mean else nullcontext(), torch.inference_mode():
                 try:
