@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .safetensors_file import check_finite, load_tensors
+from .safetensors_file import check_finite, load_tensors, read_header
 
 LATENT_CHANNELS = 16
 
@@ -112,6 +112,15 @@ def load_vae(path: str | Path, device: torch.device | str = "cpu", dtype: torch.
     model.load_state_dict({name: state[name].to(device, dtype) for name in shapes}, assign=True)
     model.enable_tiling(240, 416, 120, 208)  # in pixels: 30 x 52 latents with a stride of 15 x 26; `decode` says when
     return WanVae(model.eval().requires_grad_(False), device, dtype)
+
+
+def original_names() -> dict[str, str]:
+    """From diffusers' name of every tensor of a Wan 2.1 VAE to Wan's own, which ComfyUI reads."""
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    # The names of the bundled file stand for every VAE's: only sizes differ.
+    names = read_header(Path(__file__).parent / "tiny" / "vae.safetensors").shapes
+    return convert_wan_vae_to_diffusers({name: name for name in names})
 
 
 def _check_shapes(path: Path, state: dict[str, torch.Tensor], shapes: dict[str, torch.Size]) -> None:
