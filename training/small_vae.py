@@ -28,6 +28,7 @@ from .batches import seed_of
 from .shots import FIRST_TRAINING_SEED, synthetic_example
 
 _FRAMES, _SIZE = 9, 64
+_SAVE_EVERY = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -162,28 +163,27 @@ def train_vae(recipe: Recipe, out: Path, cache: Path) -> Path:
     pictures, vae = Pictures(cache, recipe.shots), make_vae(recipe.width, recipe.seed)
     start = int(state.pop("step", torch.tensor(0)))
     total = recipe.still_steps + recipe.clip_steps
-    optimiser, moments = None, {}
+    optimiser = None
     if state:
         vae.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("weight/")})
-        moments = {key: value for key, value in state.items() if not key.startswith("weight/")}
     for step in tqdm(range(start, total), initial=start, total=total, desc="VAE", unit="step", disable=None):
         clips = step >= recipe.still_steps
         if optimiser is None or step == recipe.still_steps:
             if clips:
                 hold_stills(vae)
-            optimiser = _optimiser(vae, moments if step == start else {}, step - clips * recipe.still_steps)
+            optimiser = _optimiser(vae, state, step - clips * recipe.still_steps)
         draw = np.random.default_rng(seed_of(recipe.seed, "vae", step))
         x = pictures.batch(recipe.clip_batch if clips else recipe.still_batch, _FRAMES if clips else 1, draw)
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe, step)
         noise = torch.randn(latent_shape(x), generator=torch.Generator().manual_seed(seed_of(recipe.seed, "z", step)))
-        optimiser.zero_grad(set_to_none=True)
+        vae.zero_grad(set_to_none=True)  # all of it: what the second stage freezes has gradients of the first
         with torch.autocast("cpu", torch.bfloat16):
             value = loss(vae, x, recipe, noise)
         value.backward()
         nn.utils.clip_grad_norm_([p for p in vae.parameters() if p.grad is not None], 1.0)
         optimiser.step()
-        if (step + 1) % 100 == 0 or step + 1 == total:
+        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == total:
             tqdm.write(f"step {step + 1}: loss {float(value.detach()):.4f}")
             replace_tensors(state_path, _state(vae, optimiser, step + 1))
     stills = pictures.batch(256, 1, np.random.default_rng(seed_of(recipe.seed, "statistics")))
@@ -208,12 +208,13 @@ def _rate(recipe: Recipe, step: int) -> float:
     return top * min(1, (number + 1) / recipe.warmup[clips]) * fall
 
 
-def _optimiser(vae: nn.Module, moments: dict[str, Tensor], steps: int) -> torch.optim.AdamW:
+def _optimiser(vae: nn.Module, state: dict[str, Tensor], steps: int) -> torch.optim.AdamW:
+    """AdamW after `steps` steps of its stage, its moments from a checkpoint."""
     optimiser = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], betas=(0.9, 0.98), weight_decay=0)
     for name, value in vae.named_parameters():
-        if f"first/{name}" in moments:
-            optimiser.state[value] = {"step": torch.tensor(float(steps)), "exp_avg": moments[f"first/{name}"],
-                                      "exp_avg_sq": moments[f"second/{name}"]}
+        if steps and f"first/{name}" in state:
+            optimiser.state[value] = {"step": torch.tensor(float(steps)), "exp_avg": state[f"first/{name}"],
+                                      "exp_avg_sq": state[f"second/{name}"]}
     return optimiser
 
 
