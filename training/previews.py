@@ -37,13 +37,15 @@ def write_preview(path: Path, engine: Engine, vae: WanVae, task: Task, truth: di
         clean[0, family.index(layer)] = latents
     noise = initial_noise(task, tuple(shape[1:]), shape[0], _SEED)
     made = sample(engine, task, clean.to(context), noise.to(context), context, steps=steps)[0]
-    rows = {}
-    for layer, latents in truth.items():
-        row = family.index(layer)
-        true = decode(family.streams[row].encoding, vae.decode(latents).cpu())
-        if layer in task.targets:
-            rows[layer] = decode(family.streams[row].encoding, vae.decode(made[row].float()).cpu())
-            rows[f"{layer} (true)"] = true
+    rows, exact = {}, set()
+    for row, stream in enumerate(family.streams):
+        if stream.name not in truth:
+            continue
+        true = decode(stream.encoding, vae.decode(truth[stream.name]).cpu())
+        if stream.name in task.targets:
+            rows[stream.name] = decode(stream.encoding, vae.decode(made[row].float()).cpu())
+            rows[f"{stream.name} (truth)"] = true
+            exact.add(f"{stream.name} (truth)")
         else:
-            rows[layer] = true
-    return contact_sheet(rows, path, given={name for name in rows if name not in task.targets})
+            rows[stream.name] = true
+    return contact_sheet(rows, path, given=task.conditions, exact=exact)
