@@ -1,23 +1,26 @@
 """Makers of tiny Wan backbones and layer adapters in the published key layouts, so that tests download nothing.
 
 Random but tame (every layer keeps its input's scale); the same seed gives the same file. `python tests/tiny_wan.py DIR`
-writes the untrained set that `model_loaders/tiny/` bundles.
+writes the untrained alpha adapters that `model_loaders/tiny/` bundles.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from comfyui_strata.joint.families import FAMILIES
+from comfyui_strata.joint.families import ALPHA
 from comfyui_strata.joint.streams import Family
 from comfyui_strata.joint.wan import WanConfig, empty_wan
 from comfyui_strata.model_loaders.adapter_metadata import adapter_metadata
 from comfyui_strata.model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
 from comfyui_strata.model_loaders.adapters import NOTE, empty_prompt_path
+from comfyui_strata.model_loaders.detect import wan_config
+from comfyui_strata.model_loaders.safetensors_file import read_header
 
 # ComfyUI reads the number of heads as width / 128, so a width of 128 n is the smallest that its loaders take.
 TINY = WanConfig(dim=128, ffn_dim=256, num_layers=2, num_heads=1)
@@ -73,19 +76,16 @@ def write_empty_prompt(adapters: str | Path, text_dim: int = TINY.text_dim, seed
     return path
 
 
-def write_bundle(folder: str | Path) -> None:
-    """The untrained set: one VAE, one backbone, the adapters of every family and their empty prompt."""
-    from comfyui_strata.tests.tiny_files import write_tiny_vae
-
+def write_untrained(folder: str | Path, family: Family) -> None:
+    """The adapters of a family that nobody has trained yet, for the backbone in a folder, and its empty prompt."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tiny_vae(folder / "vae.safetensors")
-    write_tiny_backbone(folder / "wan.safetensors")
-    for family in FAMILIES.values():
-        write_empty_prompt(write_tiny_adapters(
-            folder / f"{family.name}.safetensors", family,
-            note="The bundled tiny model is untrained: the layers it makes are noise."))
+    config = wan_config(read_header(folder / "wan.safetensors").shapes)
+    adapters = write_tiny_adapters(
+        folder / f"{family.name}.safetensors", family, config,
+        note=f"The bundled {family.name} adapters are untrained: the layers they make are noise.")
+    trained = empty_prompt_path(folder / "intrinsic.safetensors")
+    shutil.copy(trained, empty_prompt_path(adapters))  # the prompt that the backbone knows
 
 
 if __name__ == "__main__":
-    write_bundle(sys.argv[1])
+    write_untrained(sys.argv[1], ALPHA)
