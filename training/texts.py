@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..model_loaders.safetensors_file import load_tensors, replace_tensors
+from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
 from ..model_loaders.text import TEXT_LENGTH, encode_prompts
 
 _AT_ONCE = 128  # prompts an encoder is loaded for; their padded rows take 0.5 GB
@@ -28,7 +28,7 @@ class Texts:
         if not self.encoder:
             return
         wanted = sorted({"", *prompts})
-        new = [prompt for prompt in wanted if not self._path(prompt).is_file()]
+        new = [prompt for prompt in wanted if not self._stored(prompt)]
         for start in range(0, len(new), _AT_ONCE):
             batch = new[start:start + _AT_ONCE]
             for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device)):
@@ -42,6 +42,13 @@ class Texts:
         if not self.encoder or not any(prompts):
             return self.empty
         return torch.stack([self._load(prompt) for prompt in prompts])
+
+    def _stored(self, prompt: str) -> bool:
+        """Whether the file of a prompt is there and whole, as its length shows."""
+        try:
+            return "rows" in read_header(self._path(prompt)).shapes
+        except (ValueError, OSError):
+            return False
 
     def _load(self, prompt: str) -> Tensor:
         rows = load_tensors(self._path(prompt), ["rows"])["rows"].float()
