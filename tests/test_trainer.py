@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from comfyui_strata.cli import main
-from comfyui_strata.joint.families import FAMILIES, INTRINSIC
-from comfyui_strata.joint.variants import Variant
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
+from comfyui_strata.joint.variants import Variant, vary
 from comfyui_strata.model_loaders.adapters import load_adapters, load_empty_prompt
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.tests.tiny_files import write_tiny_vae
@@ -247,6 +248,32 @@ def test_cut_off_after_any_step_it_ends_the_same(config, tmp_path, whole, monkey
     assert same(result(tmp_path), whole)
     log = [json.loads(line)["step"] for line in made["log"].read_text().splitlines()]
     assert log == list(range(1, STEPS + 1))
+
+
+def test_adapters_that_some_tasks_do_not_reach_go_on_the_same_too(config, tmp_path):
+    """alpha's plate has no adapter of its own, so nothing reaches those of the other layers when it is the target."""
+    start = write_tiny_adapters(tmp_path / "start.safetensors", ALPHA)
+    write_empty_prompt(start)
+    config = replace(config, family="alpha", model=replace(config.model, start=str(start)),
+                     tasks={"PFB2R": 1.0, "R2PFB": 2.0},
+                     run=replace(config.run, seed=4, save_every=1, keep=9))
+    train(config, tmp_path / "whole")
+    log = [json.loads(line)["tasks"] for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert ["PFB2R"] in log[:4] and ["R2PFB"] in log[:4] and ["R2PFB"] in log[4:]
+    (tmp_path / "resumed" / "checkpoints").mkdir(parents=True)
+    shutil.copy(tmp_path / "whole" / "checkpoints" / "step_0000004.safetensors", tmp_path / "resumed" / "checkpoints")
+    train(config, tmp_path / "resumed")
+    assert same(result(tmp_path / "whole"), result(tmp_path / "resumed"))
+
+
+def test_a_task_in_which_no_adapter_acts_teaches_nothing_and_stops_nothing(config, tmp_path):
+    start = write_tiny_adapters(tmp_path / "start.safetensors", vary(ALPHA, Variant(ffn="per_stream")))
+    write_empty_prompt(start)
+    config = replace(config, family="alpha", variant=Variant(ffn="per_stream"), tasks={"PFB2R": 1.0},
+                     model=replace(config.model, start=str(start)),
+                     optimiser=replace(config.optimiser, steps=2, weight_decay=0.0, ema=0.0))
+    made = train(config, tmp_path / "out")
+    assert same(load_file(made["adapters"]), load_file(start))
 
 
 def test_killed_at_a_random_moment_it_ends_the_same(config, tmp_path, whole):

@@ -228,6 +228,9 @@ class Trainer:
             total += loss.detach()
             tasks.append(str(drawn.task))
         loss = float(accelerator.reduce(total, "mean"))
+        for value in self.learned.values():
+            if value.grad is None:  # no task of this step reached it; AdamW would not count the step for it, either
+                value.grad = torch.zeros_like(value)
         limit = options.clip_norm or math.inf  # an infinite limit only measures
         norm = float(torch.nn.utils.clip_grad_norm_(self.learned.values(), limit))
         if not (math.isfinite(loss) and math.isfinite(norm)):
