@@ -186,6 +186,11 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     run.texts.prepare(["ein Büro"])
     assert calls[1:] == [["", "ein Büro"]]
     assert torch.equal(run.texts.context(["ein Büro", ""]), wanted)
+    # Another encoder of that name makes its own.
+    write_tiny_umt5(encoder, d_model=64)
+    other = texts.Texts(None, str(encoder), tmp_path / "out put" / "cache", "cpu")
+    other.prepare(["ein Büro"])
+    assert len(calls) == 3 and other.context(["ein Büro"]).shape == (1, 512, 64)
 
 
 def test_a_config_from_notepad_is_read(config, tmp_path, capsys):

@@ -22,6 +22,7 @@ class Texts:
         """empty [1, 512, E]: the embedding of the empty prompt, None to encode it. encoder: UMT5's path, or ""."""
         self.encoder, self.folder, self.device = encoder, folder, device
         self.empty = empty
+        self._key = _encoder_key(Path(encoder)) if encoder else ""
 
     def prepare(self, prompts: Iterable[str]) -> None:
         """Encode what is not on disk yet. Errors as `encode_prompts`, and OSError when the disk refuses."""
@@ -57,5 +58,11 @@ class Texts:
         return full
 
     def _path(self, prompt: str) -> Path:
-        name = hashlib.sha256(f"{Path(self.encoder).name}\n{prompt}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{self._key}\n{prompt}".encode()).hexdigest()[:32]
         return self.folder / f"text-{name}.safetensors"
+
+
+def _encoder_key(path: Path) -> str:
+    """What stands for an encoder. Sizes tell those of one name apart without reading gigabytes."""
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    return f"{path.name} {[file.stat().st_size for file in files if file.is_file()]}"

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, out: Path, *, cpu: bool = False):
         try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs
+            from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         except ImportError as error:
             raise ImportError("Training needs accelerate: pip install 'comfyui-strata[train]'.") from error
         self.config, self.out = config, out
@@ -76,9 +77,11 @@ class Trainer:
         in_half = config.run.mixed_precision == "bf16" and config.model.train == "adapters"
         self.dtype = torch.bfloat16 if in_half else torch.float32
         precision = "no" if in_half else config.run.mixed_precision
-        # A step does not reach every adapter, whichever process it runs on.
-        kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[kwargs])
+        # A step does not reach every adapter, whichever process it runs on. Processes wait for the one that encodes the
+        # texts, and the clips of the slowest: torch would give up after minutes.
+        kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True),
+                  InitProcessGroupKwargs(timeout=timedelta(days=1))]
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=kwargs)
         self.leads = self.accelerator.is_main_process
         self.say: Callable[[str], None] = say if self.leads else lambda text: None
         self.step = 0
@@ -96,8 +99,7 @@ class Trainer:
         self.network = self.accelerator.prepare(self.trainee)  # in several processes, a wrapper that adds up gradients
 
         self.vae = load_vae(config.model.vae, device=str(self.accelerator.device))
-        self.cache = self._make_cache(source)
-        usable = self.cache.usable
+        self.cache, usable = self._make_cache(source)
         world = self.accelerator.num_processes
         about = [self.cache.describe(i) for i in usable]
         self.batches = Batches([layers for layers, _ in about], config.optimiser.batch * world, config.run.seed)
@@ -135,14 +137,21 @@ class Trainer:
             return OwnClips(self.family, data.clips, *size, say=self.say)
         return SyntheticShots(self.family, data.synthetic, *size)
 
-    def _make_cache(self, source: ClipSource) -> LatentCache:
+    def _make_cache(self, source: ClipSource) -> tuple[LatentCache, list[int]]:
+        """The cache, with the clips of `source` in it, and those of them that all processes can use."""
+        from accelerate.utils import gather_object
+
         world = self.accelerator.num_processes
         cache = LatentCache(source, self.vae, file_key(self.config.model.vae), self.store)
         cache.prepare(self.accelerator.process_index, world)
         self.accelerator.wait_for_everyone()
-        if len(cache.usable) < len(cache):
-            self.say(f"{len(cache) - len(cache.usable)} of {len(cache)} clips cannot be used and are left out.")
-        return cache
+        # Where the disk took no note of them, a process knows only of the bad clips in its own share.
+        usable = sorted(set.intersection(*map(set, gather_object([cache.usable]))))
+        if not usable:
+            raise ValueError(f"None of the {len(cache)} clips can be used: see the lines above.")
+        if len(usable) < len(cache):
+            self.say(f"{len(cache) - len(usable)} of {len(cache)} clips cannot be used and are left out.")
+        return cache, usable
 
     def _make_texts(self, prompts: set[str]) -> Texts:
         model, device = self.config.model, str(self.accelerator.device)
