@@ -66,7 +66,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, out: Path, *, cpu: bool = False):
         try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+            from accelerate import Accelerator, InitProcessGroupKwargs
         except ImportError as error:
             raise ImportError("Training needs accelerate: pip install 'comfyui-strata[train]'.") from error
         self.config, self.out = config, out
@@ -77,11 +77,9 @@ class Trainer:
         in_half = config.run.mixed_precision == "bf16" and config.model.train == "adapters"
         self.dtype = torch.bfloat16 if in_half else torch.float32
         precision = "no" if in_half else config.run.mixed_precision
-        # A step does not reach every adapter, whichever process it runs on. Processes wait for the one that encodes the
-        # texts, and the clips of the slowest: torch would give up after minutes.
-        kwargs = [DistributedDataParallelKwargs(find_unused_parameters=True),
-                  InitProcessGroupKwargs(timeout=timedelta(days=1))]
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=kwargs)
+        # Processes wait for the slowest to encode its clips, and the first the texts: torch gives up after minutes.
+        kwargs = InitProcessGroupKwargs(timeout=timedelta(days=1))
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[kwargs])
         self.leads = self.accelerator.is_main_process
         self.say: Callable[[str], None] = say if self.leads else lambda text: None
         self.step = 0
@@ -237,9 +235,6 @@ class Trainer:
             total += loss.detach()
             tasks.append(str(drawn.task))
         loss = float(accelerator.reduce(total, "mean"))
-        for value in self.learned.values():
-            if value.grad is None:  # no task of this step reached it; AdamW would not count the step for it, either
-                value.grad = torch.zeros_like(value)
         limit = options.clip_norm or math.inf  # an infinite limit only measures
         norm = float(torch.nn.utils.clip_grad_norm_(self.learned.values(), limit))
         if not (math.isfinite(loss) and math.isfinite(norm)):
