@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def replace_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict
         raise OSError(f"Could not write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose "
                       "a folder you can write to, nothing half-written was left.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there; where the folder is a file, even asking is an error
+            aside.unlink()
 
 
 def check_finite(name: str, tensors: dict[str, Tensor]) -> None:

@@ -62,6 +62,45 @@ def test_the_same_seed_draws_the_same():
     assert a == b
 
 
+def test_weights_decide_how_often_a_task_is_drawn():
+    generator = torch.Generator().manual_seed(0)
+    weights = {"R2AIN": 5.0, "t2RAIN": 2.0, "AIN2R": 1.0}
+    counts = Counter(str(draw(INTRINSIC, generator, weights).task) for _ in range(4000))
+    assert set(counts) == set(weights)
+    for name, weight in weights.items():
+        assert counts[name] / 4000 == pytest.approx(weight / 8, abs=0.035)  # 5 standard deviations of 0.008 at most
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
+def test_a_prompt_is_told_in_the_tasks_that_were_published_with_one(family):
+    generator = torch.Generator().manual_seed(0)
+    for task in tasks(family):
+        assert draw(family, generator, {str(task): 1.0}).text == (str(task) in family.text_tasks)
+    drawn = [draw(family, generator) for _ in range(2000)]
+    assert {str(d.task) for d in drawn if d.text} == family.text_tasks
+
+
+@pytest.mark.parametrize("lacking", [(), ("rgb",), ("albedo", "normal"), ("rgb", "irradiance", "normal")])
+def test_layers_that_a_clip_lacks_are_neither_given_nor_generated(lacking):
+    present = set(INTRINSIC.layers) - set(lacking)
+    generator = torch.Generator().manual_seed(5)
+    drawn = [draw(INTRINSIC, generator, None, present) for _ in range(3000)]
+    for d in drawn:
+        assert {*d.task.conditions, *d.task.targets} == present and d.task.targets
+    # A task, and whether it is told the prompt, is that of a whole clip less what is lacking.
+    left = [(tuple(layer for layer in task.targets if layer in present), task.uses_text) for task in tasks(INTRINSIC)]
+    shares = Counter((targets, text) for targets, text in left if targets)
+    counts = Counter((d.task.targets, d.text) for d in drawn)
+    assert set(counts) == set(shares)
+    for kind, count in counts.items():
+        assert count / 3000 == pytest.approx(shares[kind] / sum(shares.values()), abs=0.046)  # 5 standard deviations
+
+
+def test_weights_of_tasks_that_could_not_remain_are_refused():
+    with pytest.raises(ValueError, match="None of the tasks R2AIN generates one of rgb"):
+        draw(INTRINSIC, torch.Generator(), {"R2AIN": 1.0}, {"rgb"})
+
+
 def test_every_stream_gets_its_own_noise_at_its_roles_level():
     clean, noise = toy_latents(2, seed=1), toy_latents(2, seed=2)
     levels = training_levels(FLOW)

@@ -6,16 +6,16 @@ import math
 import pytest
 import torch
 
-from comfyui_strata.training.camera import camera_rays, pixel_grid, project
-from comfyui_strata.training.captions import VOCABULARY, Facts, LightFact, ObjectFact, caption, words
-from comfyui_strata.training.figures import JOINTS, Clothes, angles, figure, iuv
-from comfyui_strata.training.film import over
-from comfyui_strata.training.lights import Lamp, Sky, Sun, light
-from comfyui_strata.training.motion import turn_x, turn_y, turn_z
 from comfyui_strata.training.pictures import pictures
+from comfyui_strata.training.rendering.camera import camera_rays, pixel_grid, project
+from comfyui_strata.training.rendering.captions import VOCABULARY, Facts, LightFact, ObjectFact, caption, words
+from comfyui_strata.training.rendering.figures import JOINTS, Clothes, angles, figure, iuv
+from comfyui_strata.training.rendering.film import over
+from comfyui_strata.training.rendering.lights import Lamp, Sky, Sun, light
+from comfyui_strata.training.rendering.motion import turn_x, turn_y, turn_z
+from comfyui_strata.training.rendering.shapes import BOX, PLANE, ROUND, Part, distances, stack, trace
+from comfyui_strata.training.rendering.staging import stage
 from comfyui_strata.training.scenes import Shot, render
-from comfyui_strata.training.shapes import BOX, PLANE, ROUND, Part, distances, stack, trace
-from comfyui_strata.training.staging import stage
 
 SEEDS = (0, 1, 4, 9, 17, 30)  # rooms, studios and fields; moving cameras and lights; one to four objects
 _shots: dict[int, Shot] = {}
@@ -353,7 +353,7 @@ def test_edges_are_soft_without_hair_too():
 def test_what_moves_is_blurred_along_its_way(monkeypatch):
     seed = bald("slides to the right")
     blurred = render(seed, 2, 64, 64, film_samples=16).plate.alpha
-    monkeypatch.setattr("comfyui_strata.training.film._SHUTTER", 0.0)
+    monkeypatch.setattr("comfyui_strata.training.rendering.film._SHUTTER", 0.0)
     frozen = render(seed, 2, 64, 64, film_samples=16).plate.alpha
     assert (blurred * (1 - blurred)).sum() > 1.1 * (frozen * (1 - frozen)).sum()
 

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,16 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from comfyui_strata.cli import main
-from comfyui_strata.joint.families import FAMILIES, INTRINSIC
-from comfyui_strata.joint.variants import Variant
+from comfyui_strata.joint.channels import backbone_channels
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
+from comfyui_strata.joint.streams import Role, Task
+from comfyui_strata.joint.transformer import Host
+from comfyui_strata.joint.variants import Variant, vary
 from comfyui_strata.model_loaders.adapters import load_adapters, load_empty_prompt
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.tests.tiny_files import write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
+from comfyui_strata.tests.toys import CONFIG, toy_context, toy_latents, toy_model
 from comfyui_strata.training import trainer
 from comfyui_strata.training.config import (
     Data,
@@ -33,6 +39,9 @@ from comfyui_strata.training.config import (
     config_text,
     read_config,
 )
+from comfyui_strata.training.lora import TrainableAdapters
+from comfyui_strata.training.objective import Draw, training_levels
+from comfyui_strata.training.trainee import Trainee
 from comfyui_strata.training.trainer import Trainer, train
 
 STEPS = 7
@@ -170,6 +179,27 @@ def test_a_result_runs_on_the_command_line(config, tmp_path, parts, family, caps
 # ---- the arithmetic of a run ----
 
 
+@pytest.mark.parametrize("variant", [
+    Variant(), Variant(gating="always"), Variant(adapters="shared"), Variant(ffn="per_stream"),
+    Variant(condition_attention="conditions"), Variant("always", "shared", "channel_concat")], ids=str)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
+def test_every_step_reaches_all_that_is_learned(family, variant):
+    """Or several processes would wait for gradients that never come."""
+    family = vary(family, variant)
+    channels_in, channels_out = backbone_channels(family, 4)
+    sizes = replace(CONFIG, in_dim=channels_in, out_dim=channels_out)
+    for every_weight in (True, False):
+        trainee = Trainee(toy_model(config=sizes).float(), TrainableAdapters(family, sizes, 2, 1),
+                          training_levels(family.flow), all_weights=every_weight, host=Host())
+        for roles in product(Role, repeat=len(family.streams)):
+            if Role.TARGET in roles:
+                trainee.zero_grad()
+                clean, noise = (toy_latents(seed=seed).float() for seed in (1, 2))
+                trainee(Draw(Task(family, roles), 300, False), clean, noise, toy_context().float()).backward()
+                unreached = [name for name, value in trainee.learned().items() if value.grad is None]
+                assert not unreached, (roles, unreached[:3])
+
+
 def test_checkpointing_and_accumulation_change_memory_only(config, tmp_path):
     plain = train(replace(config, optimiser=replace(config.optimiser, steps=2)), tmp_path / "a")
     again = train(replace(config, optimiser=replace(config.optimiser, steps=2),
@@ -247,6 +277,32 @@ def test_cut_off_after_any_step_it_ends_the_same(config, tmp_path, whole, monkey
     assert same(result(tmp_path), whole)
     log = [json.loads(line)["step"] for line in made["log"].read_text().splitlines()]
     assert log == list(range(1, STEPS + 1))
+
+
+def test_adapters_that_some_tasks_do_not_reach_go_on_the_same_too(config, tmp_path):
+    """alpha's plate has no adapter of its own, so nothing reaches those of the other layers when it is the target."""
+    start = write_tiny_adapters(tmp_path / "start.safetensors", ALPHA)
+    write_empty_prompt(start)
+    config = replace(config, family="alpha", model=replace(config.model, start=str(start)),
+                     tasks={"PFB2R": 1.0, "R2PFB": 2.0},
+                     run=replace(config.run, seed=4, save_every=1, keep=9))
+    train(config, tmp_path / "whole")
+    log = [json.loads(line)["tasks"] for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert ["PFB2R"] in log[:4] and ["R2PFB"] in log[:4] and ["R2PFB"] in log[4:]
+    (tmp_path / "resumed" / "checkpoints").mkdir(parents=True)
+    shutil.copy(tmp_path / "whole" / "checkpoints" / "step_0000004.safetensors", tmp_path / "resumed" / "checkpoints")
+    train(config, tmp_path / "resumed")
+    assert same(result(tmp_path / "whole"), result(tmp_path / "resumed"))
+
+
+def test_a_task_in_which_no_adapter_acts_teaches_nothing_and_stops_nothing(config, tmp_path):
+    start = write_tiny_adapters(tmp_path / "start.safetensors", vary(ALPHA, Variant(ffn="per_stream")))
+    write_empty_prompt(start)
+    config = replace(config, family="alpha", variant=Variant(ffn="per_stream"), tasks={"PFB2R": 1.0},
+                     model=replace(config.model, start=str(start)),
+                     optimiser=replace(config.optimiser, steps=2, weight_decay=0.0, ema=0.0))
+    made = train(config, tmp_path / "out")
+    assert same(load_file(made["adapters"]), load_file(start))
 
 
 def test_killed_at_a_random_moment_it_ends_the_same(config, tmp_path, whole):

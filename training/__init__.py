@@ -1,1 +1,2 @@
-"""Synthetic shots with exact layers, the training objective, and the metrics that compare layers with the truth."""
+"""Synthetic shots with exact layers and a user's own clips, the training on them, and the metrics that compare layers
+with the truth."""

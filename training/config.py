@@ -161,7 +161,7 @@ def read_config(path: str | Path) -> TrainConfig:
         raise FileNotFoundError(f"There is no training config '{path}'.")
     toml = _toml_reader()
     try:
-        tables = toml.loads(path.read_text(encoding="utf-8"))
+        tables = toml.loads(path.read_text(encoding="utf-8-sig"))  # -sig: Notepad's own mark at the start
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"'{path.name}' is no TOML file ({error}).") from None
     try:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..imaging.colour import linear_to_srgb
-from .figures import BONES
+from .rendering.figures import BONES
 from .scenes import Shot
 
 _IUV_PARTS = 24

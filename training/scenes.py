@@ -1,13 +1,13 @@
 """Synthetic shots in which every layer is exact: what the network is trained on and measured against.
 
-A seed stages a scene (`staging.stage`); a ray-caster takes two exposures of it.
+A seed stages a scene (`rendering.staging.stage`); a ray-caster takes two exposures of it.
 
 The **sharp** exposure samples every pixel at its centre and every frame at one instant, so that each layer is a
 property of one surface point: rgb = albedo * irradiance + specular exactly, in linear light, and normals, depth, flow,
 ids, IUV and skeletons agree with it and with each other to float rounding.
 
-The **film** exposure (`film.py`) has soft edges, motion blur and strands of hair: alpha, fg, bg and the plate, which is
-over(fg, alpha, bg) exactly, in linear light.
+The **film** exposure (`rendering/film.py`) has soft edges, motion blur and strands of hair: alpha, fg, bg and the
+plate, which is over(fg, alpha, bg) exactly, in linear light.
 
 Colour is linear Rec.709, or sRGB-encoded where a name says so. One gain for the whole shot is folded into the lights,
 so that 94 % of the irradiance lies below 0.85 to 1.2 (drawn by the seed): a white card in the light is about white, rgb
@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from ..imaging.colour import linear_to_srgb
-from .camera import camera_rays, focal_length, pixel_grid, project
-from .captions import Facts, caption
-from .figures import iuv
-from .film import Plate, expose
-from .shading import Exposure, shade
-from .shapes import FAR, Surface, distances, gather, trace
-from .staging import Scene, World, stage
+from .rendering.camera import camera_rays, focal_length, pixel_grid, project
+from .rendering.captions import Facts, caption
+from .rendering.figures import iuv
+from .rendering.film import Plate, expose
+from .rendering.shading import Exposure, shade
+from .rendering.shapes import FAR, Surface, distances, gather, trace
+from .rendering.staging import Scene, World, stage
 
 VERSION = 1  # of what a seed looks like: raise it when a pixel or a caption changes, since latents are cached by it
 RATE = Fraction(12)  # frames a second: slow enough that nine frames show a motion

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..model_loaders.safetensors_file import load_tensors, replace_tensors
+from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
 from ..model_loaders.text import TEXT_LENGTH, encode_prompts
 
 _AT_ONCE = 128  # prompts an encoder is loaded for; their padded rows take 0.5 GB
@@ -22,13 +22,14 @@ class Texts:
         """empty [1, 512, E]: the embedding of the empty prompt, None to encode it. encoder: UMT5's path, or ""."""
         self.encoder, self.folder, self.device = encoder, folder, device
         self.empty = empty
+        self._key = _encoder_key(Path(encoder)) if encoder else ""
 
     def prepare(self, prompts: Iterable[str]) -> None:
         """Encode what is not on disk yet. Errors as `encode_prompts`, and OSError when the disk refuses."""
         if not self.encoder:
             return
         wanted = sorted({"", *prompts})
-        new = [prompt for prompt in wanted if not self._path(prompt).is_file()]
+        new = [prompt for prompt in wanted if not self._stored(prompt)]
         for start in range(0, len(new), _AT_ONCE):
             batch = new[start:start + _AT_ONCE]
             for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device)):
@@ -43,6 +44,13 @@ class Texts:
             return self.empty
         return torch.stack([self._load(prompt) for prompt in prompts])
 
+    def _stored(self, prompt: str) -> bool:
+        """Whether the file of a prompt is there and whole, as its length shows."""
+        try:
+            return "rows" in read_header(self._path(prompt)).shapes
+        except (ValueError, OSError):
+            return False
+
     def _load(self, prompt: str) -> Tensor:
         rows = load_tensors(self._path(prompt), ["rows"])["rows"].float()
         full = rows.new_zeros(TEXT_LENGTH, rows.shape[1])
@@ -50,5 +58,11 @@ class Texts:
         return full
 
     def _path(self, prompt: str) -> Path:
-        name = hashlib.sha256(f"{Path(self.encoder).name}\n{prompt}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{self._key}\n{prompt}".encode()).hexdigest()[:32]
         return self.folder / f"text-{name}.safetensors"
+
+
+def _encoder_key(path: Path) -> str:
+    """What stands for an encoder. Sizes tell those of one name apart without reading gigabytes."""
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    return f"{path.name} {[file.stat().st_size for file in files if file.is_file()]}"

@@ -46,8 +46,13 @@ class Trainee(nn.Module):
         return Engine(self.backbone, self.adapters.stack(), AdapterSettings.published(self.family), self.host)
 
     def forward(self, drawn: Draw, clean: Tensor, noise: Tensor, context: Tensor) -> Tensor:
-        """`training_loss` of a step."""
-        return training_loss(self.engine(), drawn, clean, noise, context, self.levels)
+        """`training_loss` of a step, which reaches all that is learned."""
+        loss = training_loss(self.engine(), drawn, clean, noise, context, self.levels)
+        if any(self.family.streams[self.family.index(layer)].adapter for layer in drawn.task.targets):
+            return loss  # the adapters are stacked, so that one which acts reaches all
+        # alpha's plate has no adapter. The others' gradient is then 0, not none: AdamW would not count the step for
+        # them, and several processes would wait for gradients that never come.
+        return loss + 0 * sum(value.sum() for value in self.adapters.values if value.requires_grad)
 
     def learned(self) -> dict[str, nn.Parameter]:
         """What is trained, by name: "adapters/" and the published key, "backbone/" and Wan's."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -25,14 +26,14 @@ from ..imaging.atomic import replace_file
 from ..joint.attention import get_attention
 from ..joint.transformer import Host
 from ..model_loaders.adapter_metadata import adapter_metadata
-from ..model_loaders.adapters import load_empty_prompt, save_empty_prompt
+from ..model_loaders.adapters import load_adapters, load_empty_prompt, save_empty_prompt
 from ..model_loaders.backbone import load_backbone
 from ..model_loaders.safetensors_file import load_tensors, replace_tensors
 from ..model_loaders.text import TEXT_LENGTH
 from ..model_loaders.vae import load_vae
 from .batches import Batches, seed_of
 from .checkpoints import State, load_state, optimiser_moments, restore_moments, save_state
-from .clips import OwnClips, SyntheticShots
+from .clips import ClipSource, OwnClips, SyntheticShots
 from .config import CONFIG, TrainConfig, config_text
 from .latents import CachedClip, LatentCache, file_key
 from .lora import TrainableAdapters
@@ -51,7 +52,8 @@ def say(text: str) -> None:
 
 
 def train(config: TrainConfig, out: Path, *, cpu: bool = False) -> dict[str, Path]:
-    """Run, or go on with, the training in folder `out`; returns the files that it made, by what they are.
+    """Run, or go on with, the training in folder `out`; returns the files that it made, by what they are, and nothing
+    in the processes beside the first.
 
     Ctrl-C and a termination signal end it after the step at hand, with a checkpoint. Raises ValueError, OSError or
     ImportError in one sentence for what is wrong with the config, a file or the machine; the checkpoints stay.
@@ -64,7 +66,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, out: Path, *, cpu: bool = False):
         try:
-            from accelerate import Accelerator, DistributedDataParallelKwargs
+            from accelerate import Accelerator, InitProcessGroupKwargs
         except ImportError as error:
             raise ImportError("Training needs accelerate: pip install 'comfyui-strata[train]'.") from error
         self.config, self.out = config, out
@@ -75,14 +77,17 @@ class Trainer:
         in_half = config.run.mixed_precision == "bf16" and config.model.train == "adapters"
         self.dtype = torch.bfloat16 if in_half else torch.float32
         precision = "no" if in_half else config.run.mixed_precision
-        # A step does not reach every adapter, whichever process it runs on.
-        kwargs = DistributedDataParallelKwargs(find_unused_parameters=True)
+        # Processes wait for the slowest to encode its clips, and the first the texts: torch gives up after minutes.
+        kwargs = InitProcessGroupKwargs(timeout=timedelta(days=1))
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[kwargs])
         self.leads = self.accelerator.is_main_process
         self.say: Callable[[str], None] = say if self.leads else lambda text: None
         self.step = 0
         self._disk_refused = False
 
+        if self.leads:
+            self._claim_folder()
+        source = self._make_source()  # before the weights, which take minutes: its path may be wrong
         self.trainee = self._make_trainee()
         self.learned = self.trainee.learned()
         self.optimiser = torch.optim.AdamW(self.learned.values(), lr=config.optimiser.learning_rate,
@@ -92,8 +97,7 @@ class Trainer:
         self.network = self.accelerator.prepare(self.trainee)  # in several processes, a wrapper that adds up gradients
 
         self.vae = load_vae(config.model.vae, device=str(self.accelerator.device))
-        self.cache = self._make_cache()
-        usable = self.cache.usable
+        self.cache, usable = self._make_cache(source)
         world = self.accelerator.num_processes
         about = [self.cache.describe(i) for i in usable]
         self.batches = Batches([layers for layers, _ in about], config.optimiser.batch * world, config.run.seed)
@@ -113,22 +117,39 @@ class Trainer:
         adapters = TrainableAdapters(self.family, backbone.config, config.model.rank,
                                      seed_of(config.run.seed, "adapters"))
         if config.model.start:
+            load_adapters(config.model.start, family=self.family)  # only to refuse what is none, or another family's
             adapters.load(load_tensors(config.model.start))
         host = CheckpointedHost if config.run.gradient_checkpointing else Host
         return Trainee(backbone, adapters, training_levels(self.family.flow),
                        all_weights=config.model.train == "all", host=host(get_attention()))
 
-    def _make_cache(self) -> LatentCache:
-        data, world = self.config.data, self.accelerator.num_processes
+    def _claim_folder(self) -> None:
+        """Raise OSError now, not after hours of encoding, when the results cannot be written."""
+        if not (self.out / LOG).is_file():
+            replace_file(self.out / LOG, b"")
+
+    def _make_source(self) -> ClipSource:
+        data = self.config.data
         size = (data.frames, data.height, data.width)
-        source = OwnClips(self.family, data.clips, *size) if data.clips \
-            else SyntheticShots(self.family, data.synthetic, *size)
+        if data.clips:
+            return OwnClips(self.family, data.clips, *size, say=self.say)
+        return SyntheticShots(self.family, data.synthetic, *size)
+
+    def _make_cache(self, source: ClipSource) -> tuple[LatentCache, list[int]]:
+        """The cache, with the clips of `source` in it, and those of them that all processes can use."""
+        from accelerate.utils import gather_object
+
+        world = self.accelerator.num_processes
         cache = LatentCache(source, self.vae, file_key(self.config.model.vae), self.store)
         cache.prepare(self.accelerator.process_index, world)
         self.accelerator.wait_for_everyone()
-        if len(cache.usable) < len(cache):
-            self.say(f"{len(cache) - len(cache.usable)} of {len(cache)} clips cannot be used and are left out.")
-        return cache
+        # Where the disk took no note of them, a process knows only of the bad clips in its own share.
+        usable = sorted(set.intersection(*map(set, gather_object([cache.usable]))))
+        if not usable:
+            raise ValueError(f"None of the {len(cache)} clips can be used: see the lines above.")
+        if len(usable) < len(cache):
+            self.say(f"{len(cache) - len(usable)} of {len(cache)} clips cannot be used and are left out.")
+        return cache, usable
 
     def _make_texts(self, prompts: set[str]) -> Texts:
         model, device = self.config.model, str(self.accelerator.device)
@@ -145,6 +166,10 @@ class Trainer:
             texts.prepare(prompts)
         self.accelerator.wait_for_everyone()
         texts.prepare([])  # the other processes read what the first one made
+        width, wanted = texts.empty.shape[-1], self.trainee.backbone.config.text_dim
+        if width != wanted:
+            raise ValueError(f"The texts are embedded in {width} numbers and the backbone takes {wanted}: give the "
+                             "text_encoder (umt5_xxl) or the start that belongs to this backbone.")
         return texts
 
     def _draw_empty_prompt(self) -> Tensor:
@@ -184,13 +209,15 @@ class Trainer:
                 if run.pictures_every and (self.step % run.pictures_every == 0 or self.step == steps):
                     self._picture()
         if self.step > saved:
-            saved = self._save(saved)
+            saved = self._save(saved, export=False)
+        if self.leads:  # always: an earlier run may have been cut off between its last checkpoint and this
+            self._export()
         if self.step > saved:
             raise OSError(f"The last checkpoint of this run is that of step {saved}: free some space and go on with "
                           "--resume.")
         if self.step < steps:
             self.say(f"Stopped after step {self.step} of {steps}; go on with --resume.")
-        return self._made()
+        return self._made() if self.leads else {}
 
     def _step(self) -> tuple[float, float, list[str]]:
         """One optimiser step: its loss, the norm of its gradients, and the tasks that it learned."""
@@ -282,21 +309,21 @@ class Trainer:
         self.step = state.step
         self.say(f"Going on from step {self.step}.")
 
-    def _save(self, before: int) -> int:
-        """A checkpoint and the files for use; returns the step of the newest checkpoint. A full disk is said, and the
-        training goes on."""
-        done = self.step
-        if self.leads:
-            first, second = optimiser_moments(self.optimiser, self.learned)
-            state = State(self.step, self.learned, first, second, self.mean.values if self.mean else {},
-                          self.clips_hash)
-            try:
-                save_state(self.out / CHECKPOINTS, state, self.config.run.keep)
+    def _save(self, before: int, *, export: bool = True) -> int:
+        """A checkpoint and the files for use; returns the step of the newest checkpoint, until now `before`. A full
+        disk is said, and the training goes on."""
+        if not self.leads:
+            return self.step
+        first, second = optimiser_moments(self.optimiser, self.learned)
+        state = State(self.step, self.learned, first, second, self.mean.values if self.mean else {}, self.clips_hash)
+        done = before
+        try:
+            save_state(self.out / CHECKPOINTS, state, self.config.run.keep)
+            done = self.step
+            if export:
                 self._export()
-            except OSError as error:
-                self.say(f"Warning: {error} The newest checkpoint is that of step {before}.")
-                done = before
-        self.accelerator.wait_for_everyone()
+        except OSError as error:
+            self.say(f"Warning: {error} The newest checkpoint is that of step {done}.")
         return done
 
     def _export(self) -> None:
@@ -319,19 +346,19 @@ class Trainer:
         return made | {"log": self.out / LOG, "config": self.out / CONFIG}
 
     def _picture(self) -> None:
-        if self.leads:
-            clip = next(clip for i in self.usable if (clip := self.cache.get(i)))
-            task = preview_task(self.family, set(clip.latents))
-            context = self.texts.context([clip.prompt if task.uses_text else ""])
-            context = context.to(self.accelerator.device, self.dtype)
-            path = self.out / PICTURES / f"step_{self.step:07}_{task}.png"
-            with self.mean.in_place(self.learned) if self.mean else nullcontext(), torch.inference_mode():
-                try:
-                    write_preview(path, self.trainee.engine(), self.vae, task, clip.latents, context,
-                                  self.config.run.picture_steps)
-                except OSError as error:
-                    self._refused(error)
-        self.accelerator.wait_for_everyone()
+        if not self.leads:
+            return
+        clip = next(clip for i in self.usable if (clip := self.cache.get(i)))
+        task = preview_task(self.family, set(clip.latents))
+        context = self.texts.context([clip.prompt if task.uses_text else ""])
+        context = context.to(self.accelerator.device, self.dtype)
+        path = self.out / PICTURES / f"step_{self.step:07}_{task}.png"
+        with self.mean.in_place(self.learned) if self.mean else nullcontext(), torch.inference_mode():
+            try:
+                write_preview(path, self.trainee.engine(), self.vae, task, clip.latents, context,
+                              self.config.run.picture_steps)
+            except OSError as error:
+                self._refused(error)
 
     def _log(self, entry: dict) -> None:
         if self.leads:

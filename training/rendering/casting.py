@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..imaging.colour import srgb_to_linear
+from ...imaging.colour import srgb_to_linear
 from .actors import Actor
 from .captions import COLOURS, TEXTURES
 from .materials import CHECKERED, HEAD, MARBLED, PLAIN, STRIPED, Material

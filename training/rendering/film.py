@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..imaging.colour import linear_to_srgb
+from ...imaging.colour import linear_to_srgb
 from .camera import camera_rays, pixel_grid, project
 from .shading import Exposure, radiance
 from .shapes import ROUND, Shapes, trace
