@@ -146,7 +146,7 @@ def test_interrupted_and_resumed_it_ends_the_same(config, strata, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", pressed)
         code, _, err = strata(config)
-    assert code == 0 and "Stopped after step 1 of 3; go on with --resume." in err
+    assert code == 130 and "Stopped after step 1 of 3; go on with --resume." in err
     code, _, err = strata(None, "--resume")
     assert code == 0 and "Going on from step 1." in err
     assert same(result(tmp_path / "out put"), result(tmp_path / "whole"))

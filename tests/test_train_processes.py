@@ -69,17 +69,16 @@ def ran(tmp_path_factory):
 
 def test_both_end_at_the_same_step_when_one_is_told_to(ran):
     _, out, codes, said = ran
-    assert codes == [0, 0], said
+    assert codes == [130, 130], said
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == list(range(1, len(log) + 1)) and 3 <= len(log) < 500
     assert f"Stopped after step {len(log)} of 500; go on with --resume." in said[0][1]
     assert (out / "checkpoints" / f"step_{len(log):07}.safetensors").is_file()
 
 
-def test_one_set_of_files_is_made_and_named_once(ran):
+def test_one_set_of_files_is_left(ran):
     _, out, _, said = ran
-    assert [line.partition("\t")[0] for line in said[0][0].splitlines()] == ["adapters", "log", "config"]
-    assert said[1][0] == ""
+    assert said[0][0] == said[1][0] == ""  # a stopped run names no results
     assert sorted(path.name for path in out.iterdir()) == [
         "checkpoints", "config.toml", "intrinsic.empty_prompt.safetensors", "intrinsic.safetensors", "log.jsonl",
         "pictures"]

@@ -333,7 +333,8 @@ def test_ctrl_c_ends_after_the_step_at_hand_with_a_checkpoint(config, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", pressed)
-        train(config, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path)
     assert "Stopped after step 3 of 7; go on with --resume." in capsys.readouterr().err
     assert (tmp_path / "checkpoints" / "step_0000003.safetensors").is_file()
     train(config, tmp_path)

@@ -55,8 +55,9 @@ def train(config: TrainConfig, out: Path, *, cpu: bool = False) -> dict[str, Pat
     """Run, or go on with, the training in folder `out`; returns the files that it made, by what they are, and nothing
     in the processes beside the first.
 
-    Ctrl-C and a termination signal end it after the step at hand, with a checkpoint. Raises ValueError, OSError or
-    ImportError in one sentence for what is wrong with the config, a file or the machine; the checkpoints stay.
+    Ctrl-C and a termination signal end it after the step at hand: KeyboardInterrupt, once a checkpoint lies there.
+    Raises ValueError, OSError or ImportError in one sentence for what is wrong with the config, a file or the machine;
+    the checkpoints stay.
     """
     return Trainer(config, out, cpu=cpu).run()
 
@@ -217,6 +218,7 @@ class Trainer:
                           "--resume.")
         if self.step < steps:
             self.say(f"Stopped after step {self.step} of {steps}; go on with --resume.")
+            raise KeyboardInterrupt  # for callers a stopped run is not a finished one
         return self._made() if self.leads else {}
 
     def _step(self) -> tuple[float, float, list[str]]:
