@@ -6,9 +6,11 @@ UniVidX (github houyuanchen111/UniVidX, Apache-2.0): Wan2.1-T2V-14B with gated L
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from itertools import combinations
 
 from .streams import Family, FlowSpec, Role, StreamSpec, Task
+from .variants import SHARED, Variant
 
 # Wan 2.1's stock negative prompt, which the published scripts use: over-exposed, static, blurred, subtitles, ...
 WAN_NEGATIVE_PROMPT = (
@@ -62,6 +64,18 @@ ALPHA = Family(
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (INTRINSIC, ALPHA)}
+
+
+def vary(family: Family, variant: Variant) -> Family:
+    """A published family as this variant. Raises ValueError for a family that is a variant already."""
+    if family.variant != Variant():
+        raise ValueError(f"The {family.name} family is a variant already ({family.variant}): vary the published one.")
+    if variant.adapters == "shared":
+        family = replace(family, streams=tuple(replace(stream, adapter=SHARED) for stream in family.streams),
+                         file_adapters=(SHARED,), ffn_adapter=SHARED)
+    if variant.ffn == "per_stream":
+        family = replace(family, ffn_adapter=None)
+    return replace(family, variant=variant)
 
 
 def get_family(name: str) -> Family:

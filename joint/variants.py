@@ -6,11 +6,7 @@ runs its variant. The published values are the defaults.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .streams import Family
+from dataclasses import dataclass, fields
 
 # Published first.
 CHOICES: dict[str, tuple[str, str]] = {
@@ -62,15 +58,3 @@ class Variant:
         """The choices that are not the published ones."""
         return {field.name: getattr(self, field.name) for field in fields(self)
                 if getattr(self, field.name) != field.default}
-
-
-def vary(family: Family, variant: Variant) -> Family:
-    """A published family as this variant. Raises ValueError for a family that is a variant already."""
-    if family.variant != Variant():
-        raise ValueError(f"The {family.name} family is a variant already ({family.variant}): vary the published one.")
-    if variant.adapters == "shared":
-        family = replace(family, streams=tuple(replace(stream, adapter=SHARED) for stream in family.streams),
-                         file_adapters=(SHARED,), ffn_adapter=SHARED)
-    if variant.ffn == "per_stream":
-        family = replace(family, ffn_adapter=None)
-    return replace(family, variant=variant)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ..joint.families import FAMILIES, get_family
+from ..joint.families import FAMILIES, get_family, vary
 from ..joint.streams import Family
-from ..joint.variants import CHOICES, SHARED, Variant, vary
+from ..joint.variants import CHOICES, SHARED, Variant
 
 FAMILY, VARIANT = "family", "variant"
 

@@ -16,8 +16,8 @@ from comfyui_strata import standalone
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import INTRINSIC
-from comfyui_strata.joint.variants import Variant, vary
+from comfyui_strata.joint.families import INTRINSIC, vary
+from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import BUNDLED
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone

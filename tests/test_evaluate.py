@@ -16,9 +16,9 @@ from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.layers import decode
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, parse_task, tasks
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, parse_task, tasks, vary
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.joint.variants import Variant, vary
+from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone import empty_context, load_bank, load_engine
 from comfyui_strata.tests.tiny_files import write_tiny_umt5

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from comfyui_strata.joint.adapters import AdapterSettings, Gate
-from comfyui_strata.joint.families import ALPHA, INTRINSIC, tasks
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, tasks, vary
 from comfyui_strata.joint.layout import make_layout
 from comfyui_strata.joint.rope import GridOptions, axis_sizes, grid_rope, rotate
 from comfyui_strata.joint.streams import Role
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.joint.variants import Variant, vary
+from comfyui_strata.joint.variants import Variant
 from comfyui_strata.tests.toys import CONFIG, GRID, A, C, T, forward, toy_bank, toy_context, toy_latents, toy_model
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}

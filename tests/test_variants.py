@@ -11,11 +11,11 @@ from torch.utils.checkpoint import checkpoint
 from comfyui_strata.joint.adapters import AdapterSettings, Gate
 from comfyui_strata.joint.attention import sdpa
 from comfyui_strata.joint.channels import backbone_channels, join_channels, latent_channels, split_channels
-from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task, vary
 from comfyui_strata.joint.sampling import Engine, initial_noise, sample
 from comfyui_strata.joint.streams import Task
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.joint.variants import CHOICES, SHARED, Variant, vary
+from comfyui_strata.joint.variants import CHOICES, SHARED, Variant
 from comfyui_strata.joint.wan import WanConfig
 from comfyui_strata.model_loaders.adapter_metadata import adapter_metadata
 from comfyui_strata.model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, parse_key

@@ -9,9 +9,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
-from ..joint.families import get_family, parse_task
+from ..joint.families import get_family, parse_task, vary
 from ..joint.streams import Family
-from ..joint.variants import Variant, vary
+from ..joint.variants import Variant
 
 CONFIG = "config.toml"  # what it is called beside the result
 

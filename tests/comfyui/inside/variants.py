@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ....comfy_host.attach import attach_layers, joint_model
 from ....joint.adapters import AdapterSettings
-from ....joint.families import ALPHA, INTRINSIC, parse_task
+from ....joint.families import ALPHA, INTRINSIC, parse_task, vary
 from ....joint.sampling import Engine, velocity
 from ....joint.streams import Family
 from ....joint.transformer import Host
-from ....joint.variants import Variant, vary
+from ....joint.variants import Variant
 from ....joint.wan import WanConfig, empty_wan
 from ....model_loaders.adapter_metadata import adapter_metadata
 from ....nodes.load_layers import LoadLayers
