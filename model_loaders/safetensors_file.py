@@ -84,7 +84,10 @@ def replace_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict
     aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
+        mode = aside.stat().st_mode
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, metadata)
+        aside.chmod(mode)  # the library makes files that only their owner can read, and model folders are shared
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:  # the library wraps a full disk in an error of its own
         raise OSError(f"Could not write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose "

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
 from comfyui_strata.joint.wan import WanConfig
+from comfyui_strata.model_loaders import safetensors_file
 from comfyui_strata.model_loaders.adapters import (
     check_fits,
     load_adapters,
@@ -17,6 +19,7 @@ from comfyui_strata.model_loaders.adapters import (
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.detect import detect
 from comfyui_strata.model_loaders.model_set import BUNDLED, find_models
+from comfyui_strata.model_loaders.safetensors_file import read_header, replace_tensors
 from comfyui_strata.model_loaders.wan_names import wan_names
 from comfyui_strata.tests.tiny_wan import TINY, write_tiny_adapters, write_tiny_backbone
 
@@ -288,3 +291,26 @@ class TestModelSet:
     def test_no_such_model(self):
         with pytest.raises(FileNotFoundError, match="no model 'huge'"):
             find_models("huge", INTRINSIC)
+
+
+class TestWriting:
+    def test_a_file_has_the_rights_of_any_other(self, tmp_path):
+        other = tmp_path / "other"
+        other.touch()
+        replace_tensors(tmp_path / "new" / "ours.safetensors", {"x": torch.ones(2, 3).T}, {"a": "b"})
+        path = tmp_path / "new" / "ours.safetensors"
+        assert path.stat().st_mode == other.stat().st_mode
+        assert torch.equal(load_file(path)["x"], torch.ones(3, 2)) and read_header(path).metadata == {"a": "b"}
+        assert [file.name for file in path.parent.iterdir()] == ["ours.safetensors"]
+
+    def test_a_disk_that_refuses_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = tmp_path / "ours.safetensors"
+        replace_tensors(path, {"x": torch.zeros(1)})
+
+        def full(*_):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr(safetensors_file, "save_file", full)
+        with pytest.raises(OSError, match="Could not write .*ours.safetensors: .*No space left on device"):
+            replace_tensors(path, {"x": torch.ones(1)})
+        assert load_file(path)["x"] == 0 and [file.name for file in tmp_path.iterdir()] == ["ours.safetensors"]
