@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from comfyui_strata.cli import main
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role, Task
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.joint.variants import Variant, vary
+from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.adapters import load_adapters, load_empty_prompt
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.tests.tiny_files import write_tiny_vae
