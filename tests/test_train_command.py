@@ -20,7 +20,7 @@ from comfyui_strata.model_loaders.adapters import load_empty_prompt
 from comfyui_strata.model_loaders.text import encode_prompts
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
-from comfyui_strata.training import latents, texts, trainer
+from comfyui_strata.training import latents, run_folder, texts, trainer
 from comfyui_strata.training.config import Data, Model, Optimiser, Run, TrainConfig, config_text
 from comfyui_strata.training.trainer import Trainer
 
@@ -170,8 +170,8 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     run = Trainer(replace(config, data=replace(config.data, cache=str(tmp_path / "out put" / "cache"))), tmp_path / "2")
     assert len(calls) == 1
     wanted = real(encoder, ["ein Büro", ""]).float()
-    assert torch.equal(run.texts.context(["ein Büro", ""]), wanted)
-    assert torch.equal(run.texts.context(["", ""]), wanted[1:])
+    assert torch.equal(run.lessons.texts.context(["ein Büro", ""]), wanted)
+    assert torch.equal(run.lessons.texts.context(["", ""]), wanted[1:])
     assert torch.equal(load_empty_prompt(tmp_path / "out put" / "intrinsic.safetensors"), wanted[1:])
     told = set()
     for number in range(4 * 12):
@@ -183,9 +183,9 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     # What a damaged disk left of an embedding is made again.
     for path in (tmp_path / "out put" / "cache").glob("text-*"):
         path.write_bytes(path.read_bytes()[:50])
-    run.texts.prepare(["ein Büro"])
+    run.lessons.texts.prepare(["ein Büro"])
     assert calls[1:] == [["", "ein Büro"]]
-    assert torch.equal(run.texts.context(["ein Büro", ""]), wanted)
+    assert torch.equal(run.lessons.texts.context(["ein Büro", ""]), wanted)
     # Another encoder of that name makes its own.
     write_tiny_umt5(encoder, d_model=64)
     other = texts.Texts(None, str(encoder), tmp_path / "out put" / "cache", "cpu")
@@ -296,7 +296,7 @@ def test_a_disk_too_full_to_save_on(config, strata, tmp_path, monkeypatch):
         raise OSError(f"Could not write {path}: No space left on device; free some space.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "replace_tensors", refuse)
+        patch.setattr(run_folder, "replace_tensors", refuse)
         code, out, err = strata(config)
     assert code == 1 and out == [] and "Could not write" in err[-1]
     assert any(line.endswith("The newest checkpoint is that of step 2.") for line in err)

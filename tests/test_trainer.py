@@ -28,7 +28,7 @@ from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.tests.tiny_files import write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.tests.toys import CONFIG, toy_context, toy_latents, toy_model
-from comfyui_strata.training import trainer
+from comfyui_strata.training import run_folder
 from comfyui_strata.training.config import (
     Data,
     Model,
@@ -369,14 +369,14 @@ def test_checkpoints_of_another_model_are_refused(config, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(config, tmp_path, whole, monkeypatch, capsys):
-    real, full = trainer.save_state, OSError(28, "No space left on device")
+    real, full = run_folder.save_state, OSError(28, "No space left on device")
 
     def refuse(folder, state, keep):
         if state.step == 4:
             raise full
         real(folder, state, keep)
 
-    monkeypatch.setattr(trainer, "save_state", refuse)
+    monkeypatch.setattr(run_folder, "save_state", refuse)
     train(config, tmp_path)
     assert "No space left on device The newest checkpoint is that of step 2." in capsys.readouterr().err
     assert same(result(tmp_path), whole)
@@ -384,7 +384,7 @@ def test_a_full_disk_loses_nothing(config, tmp_path, whole, monkeypatch, capsys)
     def always(folder, state, keep):
         raise full
 
-    monkeypatch.setattr(trainer, "save_state", always)
+    monkeypatch.setattr(run_folder, "save_state", always)
     with pytest.raises(OSError, match="The last checkpoint of this run is that of step 0: free some space"):
         train(config, tmp_path / "other")
 
