@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import write_clip
-from comfyui_strata.joint.families import ALPHA, INTRINSIC
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role
+from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.adapters import load_empty_prompt
 from comfyui_strata.model_loaders.text import encode_prompts
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
@@ -134,6 +135,18 @@ def test_a_folder_with_good_and_bad_clips_becomes_adapters(config, strata, tmp_p
     assert "UniVidX adapters of the intrinsic family" in told and "empty prompt" in told
 
 
+def test_a_clip_without_a_layer_that_a_task_makes_is_left_out(config, strata, tmp_path):
+    """It used to end the run when its turn came."""
+    code, _, err = strata(replace(config, tasks={"R2AIN": 1.0, "RN2AI": 1.0},
+                                  run=replace(config.run, pictures_every=0)))
+    assert code == 0 and not any("[tasks]" in line for line in err)  # each has an albedo or a normal
+    code, _, err = strata(replace(config, tasks={"AIN2R": 1.0}, optimiser=replace(config.optimiser, steps=8)),
+                          out=tmp_path / "made")
+    assert code == 0
+    assert [line for line in err if "[tasks]" in line] == [
+        "Skipped: Clip 'lone' has only albedo, which no task of [tasks] generates."]
+
+
 def test_interrupted_and_resumed_it_ends_the_same(config, strata, tmp_path, monkeypatch):
     assert strata(config, out=tmp_path / "whole")[0] == 0
     real = Trainer._step
@@ -248,6 +261,30 @@ def test_what_is_missing_or_of_another_kind(config, strata, parts, tmp_path, tab
     wrong = replace(config, **{table: replace(getattr(config, table), **{field: value})})
     assert sentence in refused(strata(wrong))
     assert not (tmp_path / "out put" / "config.toml").exists()  # or the mended config would be refused
+
+
+def test_clips_of_which_no_task_makes_a_layer(config, strata, tmp_path, parts):
+    shutil.copytree(parts / "clips" / "lone", tmp_path / "clips" / "lone")
+    config = replace(config, data=replace(config.data, clips=str(tmp_path / "clips")), tasks={"AIN2R": 1.0})
+    assert "[tasks] generate rgb, but no clip has one of them: add tasks or clips." in refused(strata(config))
+
+
+@pytest.mark.parametrize("held, asked", [(Variant(gating="always"), Variant()), (Variant(), Variant(ffn="per_stream")),
+                                         (Variant(adapters="shared"), Variant(condition_attention="conditions"))])
+def test_a_start_of_another_variant(config, strata, tmp_path, held, asked):
+    start = write_tiny_adapters(tmp_path / "other.safetensors", vary(INTRINSIC, held))
+    write_empty_prompt(start)
+    said = refused(strata(replace(config, model=replace(config.model, start=str(start)), variant=asked)))
+    assert f"'other.safetensors' holds the variant {held}, but the config asks for {asked}: " in said
+    code, _, _ = strata(replace(config, model=replace(config.model, start=str(start)), variant=held))
+    assert code == 0
+
+
+@pytest.mark.parametrize("in_dim, out_dim", [(48, 48), (68, 64)])  # Wan 2.2 5B; four streams along the channels
+def test_a_backbone_of_other_channels(config, strata, tmp_path, in_dim, out_dim):
+    backbone = write_tiny_backbone(tmp_path / "other.safetensors", replace(TINY, in_dim=in_dim, out_dim=out_dim))
+    said = refused(strata(replace(config, model=replace(config.model, backbone=str(backbone)))))
+    assert f"has {in_dim} channels in and {out_dim} out, but with joint = attention 16 and 16 are needed" in said
 
 
 def test_a_text_encoder_of_another_width(config, strata, tmp_path):

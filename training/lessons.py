@@ -6,12 +6,13 @@ All of it is a function of the seed and the step's number, so a run that goes on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..joint.families import parse_task
 from ..joint.streams import Family, Task
 from ..model_loaders.adapters import load_empty_prompt
 from ..model_loaders.text import TEXT_LENGTH
@@ -47,11 +48,12 @@ class Lessons:
         self.config, self.family = config, family
         self.rank = accelerator.process_index
         self.cache = LatentCache(source, vae, file_key(config.model.vae), store)
-        self.usable = _encode_clips(self.cache, accelerator, say)
-        about = [self.cache.describe(i) for i in self.usable]
+        usable = _encode_clips(self.cache, accelerator, say)
+        about = {i: self.cache.describe(i) for i in usable}
+        self.usable = _leave_out_idle(config, family, source, {i: layers for i, (layers, _) in about.items()}, say)
         together = config.optimiser.batch * accelerator.num_processes
-        self.batches = Batches([layers for layers, _ in about], together, config.run.seed)
-        self.texts = _encode_texts(config, {prompt for _, prompt in about}, text_dim, store, accelerator, say)
+        self.batches = Batches([about[i][0] for i in self.usable], together, config.run.seed)
+        self.texts = _encode_texts(config, {about[i][1] for i in self.usable}, text_dim, store, accelerator, say)
 
     @property
     def clips_hash(self) -> str:
@@ -105,6 +107,23 @@ def _encode_clips(cache: LatentCache, accelerator, say: Callable[[str], None]) -
     if len(usable) < len(cache):
         say(f"{len(cache) - len(usable)} of {len(cache)} clips cannot be used and are left out.")
     return usable
+
+
+def _leave_out_idle(config: TrainConfig, family: Family, source: ClipSource, clips: Mapping[int, Collection[str]],
+                    say: Callable[[str], None]) -> list[int]:
+    """Those of the clips, given with their layers, that have one which a task of the config generates."""
+    if not config.tasks:
+        return list(clips)
+    targets = {layer for name in config.tasks for layer in parse_task(family, name).targets}
+    for i, layers in clips.items():
+        if not targets & set(layers):
+            say(f"Skipped: Clip '{source.name(i)}' has only {', '.join(sorted(layers))}, which no task of [tasks] "
+                "generates.")
+    useful = [i for i, layers in clips.items() if targets & set(layers)]
+    if not useful:
+        raise ValueError(f"The tasks of [tasks] generate {', '.join(sorted(targets))}, but no clip has one of them: "
+                         "add tasks or clips.")
+    return useful
 
 
 def _encode_texts(config: TrainConfig, prompts: set[str], text_dim: int, store: Path, accelerator,

@@ -1,7 +1,8 @@
 """`strata train`: a run from its config to adapters in the published layout, that a kill at any moment cannot spoil.
 
 Everything random is a function of the seed and the step, and a checkpoint holds the rest, so a run that was cut off
-goes on to the very weights that it would have reached (same machine, same number of processes).
+goes on to the very weights that it would have reached (same machine, same number of processes; on a GPU as far as its
+kernels repeat themselves).
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..joint.attention import get_attention
+from ..joint.channels import backbone_channels
 from ..joint.streams import Family
 from ..joint.transformer import Host
+from ..joint.wan import WanConfig
 from ..model_loaders.adapters import load_adapters
 from ..model_loaders.backbone import load_backbone
 from ..model_loaders.safetensors_file import load_tensors
-from ..model_loaders.vae import load_vae
+from ..model_loaders.vae import LATENT_CHANNELS, load_vae
 from .batches import seed_of
 from .checkpoints import State, optimiser_moments, restore_moments
 from .clips import say
@@ -218,13 +222,31 @@ def _make_trainee(config: TrainConfig, family: Family, dtype: torch.dtype) -> Tr
         backbone = make_backbone(sizes, seed_of(config.run.seed, "backbone"))
     else:
         backbone = load_backbone(config.model.backbone, dtype=dtype)
+    _check_channels(backbone.config, family)
     adapters = TrainableAdapters(family, backbone.config, config.model.rank, seed_of(config.run.seed, "adapters"))
     if config.model.start:
-        load_adapters(config.model.start, family=family)  # only to refuse what is none, or another family's
-        adapters.load(load_tensors(config.model.start))
+        adapters.load(_read_start(Path(config.model.start), family))
     host = CheckpointedHost if config.run.gradient_checkpointing else Host
     return Trainee(backbone, adapters, training_levels(family.flow), all_weights=config.model.train == "all",
                    host=host(get_attention()))
+
+
+def _check_channels(config: WanConfig, family: Family) -> None:
+    """Raise ValueError for a backbone that was made for another VAE, or for streams that are joined otherwise."""
+    wanted = backbone_channels(family, LATENT_CHANNELS)
+    if (config.in_dim, config.out_dim) != wanted:
+        raise ValueError(f"The backbone has {config.in_dim} channels in and {config.out_dim} out, but with joint = "
+                         f"{family.variant.joint} {wanted[0]} and {wanted[1]} are needed: give one of Wan 2.1, or one "
+                         "that was trained so.")
+
+
+def _read_start(path: Path, family: Family) -> dict[str, Tensor]:
+    """The tensors of an adapter file. Raises ValueError for what is none, and for another family or variant."""
+    held = load_adapters(path, family=family).family.variant
+    if held != family.variant:
+        raise ValueError(f"'{path.name}' holds the variant {held}, but the config asks for {family.variant}: give "
+                         "[variant] the file's choices, or another [model] start.")
+    return load_tensors(path)
 
 
 @contextmanager
