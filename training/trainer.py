@@ -77,11 +77,10 @@ class Trainer:
         self.folder = RunFolder(out, config, writes=self.leads, say=self.say)
         self.folder.claim()
         source = open_source(config.data, family, self.say)  # first, since its path may be wrong
-        self.trainee = _make_trainee(config, family, self.dtype)
+        self.trainee = _make_trainee(config, family, self.dtype).to(self.accelerator.device)
         self.learned = self.trainee.learned()
         self.optimiser = torch.optim.AdamW(self.learned.values(), lr=config.optimiser.learning_rate,
                                            weight_decay=config.optimiser.weight_decay)
-        self.trainee.to(self.accelerator.device)
         self.mean = RunningMean(self.learned, config.optimiser.ema) if config.optimiser.ema else None
         self.network = self.accelerator.prepare(self.trainee)  # in several processes, a wrapper that adds up gradients
         self.vae = load_vae(config.model.vae, device=str(self.accelerator.device))
