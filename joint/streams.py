@@ -97,7 +97,7 @@ class Family:
     the one whose feed-forward LoRA acts on every row, conditions included, None where each stream's own acts with its
     attention LoRA. `text_tasks` names the tasks trained with a prompt. `frames`, `height`, `width` (pixels) and `rate`
     (frames per second) are the published defaults, `guidance` the published CFG scale for a prompt that is not empty,
-    `negative_prompt` the published one. `variant` is how it departs from what is published; `variants.vary` sets it
+    `negative_prompt` the published one. `variant` is how it departs from what is published; `families.vary` sets it
     with all that follows from it.
     """
 

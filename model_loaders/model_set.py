@@ -54,8 +54,8 @@ def _look_into(folder: Path, family: Family) -> dict[str, list[Path]]:
     for path in sorted(folder.rglob("*.safetensors")):
         try:
             what = detect(path)
-        except ValueError:
-            continue  # a damaged file that nobody asked for
+        except (ValueError, OSError):
+            continue  # a file that nobody asked for: damaged, or a checkpoint that a training has just removed
         if what.family is None or what.family.name == family.name:
             found.setdefault(what.kind, []).append(path)
     return found

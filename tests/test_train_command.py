@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import write_clip
-from comfyui_strata.joint.families import ALPHA, INTRINSIC
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role
+from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.adapters import load_empty_prompt
 from comfyui_strata.model_loaders.text import encode_prompts
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
-from comfyui_strata.training import latents, texts, trainer
+from comfyui_strata.training import latents, run_folder, texts, trainer
 from comfyui_strata.training.config import Data, Model, Optimiser, Run, TrainConfig, config_text
 from comfyui_strata.training.trainer import Trainer
 
@@ -134,6 +135,18 @@ def test_a_folder_with_good_and_bad_clips_becomes_adapters(config, strata, tmp_p
     assert "UniVidX adapters of the intrinsic family" in told and "empty prompt" in told
 
 
+def test_a_clip_without_a_layer_that_a_task_makes_is_left_out(config, strata, tmp_path):
+    """It used to end the run when its turn came."""
+    code, _, err = strata(replace(config, tasks={"R2AIN": 1.0, "RN2AI": 1.0},
+                                  run=replace(config.run, pictures_every=0)))
+    assert code == 0 and not any("[tasks]" in line for line in err)  # each has an albedo or a normal
+    code, _, err = strata(replace(config, tasks={"AIN2R": 1.0}, optimiser=replace(config.optimiser, steps=8)),
+                          out=tmp_path / "made")
+    assert code == 0
+    assert [line for line in err if "[tasks]" in line] == [
+        "Skipped: Clip 'lone' has only albedo, which no task of [tasks] generates."]
+
+
 def test_interrupted_and_resumed_it_ends_the_same(config, strata, tmp_path, monkeypatch):
     assert strata(config, out=tmp_path / "whole")[0] == 0
     real = Trainer._step
@@ -170,8 +183,8 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     run = Trainer(replace(config, data=replace(config.data, cache=str(tmp_path / "out put" / "cache"))), tmp_path / "2")
     assert len(calls) == 1
     wanted = real(encoder, ["ein Büro", ""]).float()
-    assert torch.equal(run.texts.context(["ein Büro", ""]), wanted)
-    assert torch.equal(run.texts.context(["", ""]), wanted[1:])
+    assert torch.equal(run.lessons.texts.context(["ein Büro", ""]), wanted)
+    assert torch.equal(run.lessons.texts.context(["", ""]), wanted[1:])
     assert torch.equal(load_empty_prompt(tmp_path / "out put" / "intrinsic.safetensors"), wanted[1:])
     told = set()
     for number in range(4 * 12):
@@ -183,9 +196,9 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     # What a damaged disk left of an embedding is made again.
     for path in (tmp_path / "out put" / "cache").glob("text-*"):
         path.write_bytes(path.read_bytes()[:50])
-    run.texts.prepare(["ein Büro"])
+    run.lessons.texts.prepare(["ein Büro"])
     assert calls[1:] == [["", "ein Büro"]]
-    assert torch.equal(run.texts.context(["ein Büro", ""]), wanted)
+    assert torch.equal(run.lessons.texts.context(["ein Büro", ""]), wanted)
     # Another encoder of that name makes its own.
     write_tiny_umt5(encoder, d_model=64)
     other = texts.Texts(None, str(encoder), tmp_path / "out put" / "cache", "cpu")
@@ -250,6 +263,30 @@ def test_what_is_missing_or_of_another_kind(config, strata, parts, tmp_path, tab
     assert not (tmp_path / "out put" / "config.toml").exists()  # or the mended config would be refused
 
 
+def test_clips_of_which_no_task_makes_a_layer(config, strata, tmp_path, parts):
+    shutil.copytree(parts / "clips" / "lone", tmp_path / "clips" / "lone")
+    config = replace(config, data=replace(config.data, clips=str(tmp_path / "clips")), tasks={"AIN2R": 1.0})
+    assert "[tasks] generate rgb, but no clip has one of them: add tasks or clips." in refused(strata(config))
+
+
+@pytest.mark.parametrize("held, asked", [(Variant(gating="always"), Variant()), (Variant(), Variant(ffn="per_stream")),
+                                         (Variant(adapters="shared"), Variant(condition_attention="conditions"))])
+def test_a_start_of_another_variant(config, strata, tmp_path, held, asked):
+    start = write_tiny_adapters(tmp_path / "other.safetensors", vary(INTRINSIC, held))
+    write_empty_prompt(start)
+    said = refused(strata(replace(config, model=replace(config.model, start=str(start)), variant=asked)))
+    assert f"'other.safetensors' holds the variant {held}, but the config asks for {asked}: " in said
+    code, _, _ = strata(replace(config, model=replace(config.model, start=str(start)), variant=held))
+    assert code == 0
+
+
+@pytest.mark.parametrize("in_dim, out_dim", [(48, 48), (68, 64)])  # Wan 2.2 5B; four streams along the channels
+def test_a_backbone_of_other_channels(config, strata, tmp_path, in_dim, out_dim):
+    backbone = write_tiny_backbone(tmp_path / "other.safetensors", replace(TINY, in_dim=in_dim, out_dim=out_dim))
+    said = refused(strata(replace(config, model=replace(config.model, backbone=str(backbone)))))
+    assert f"has {in_dim} channels in and {out_dim} out, but with joint = attention 16 and 16 are needed" in said
+
+
 def test_a_text_encoder_of_another_width(config, strata, tmp_path):
     encoder = write_tiny_umt5(tmp_path / "umt5.safetensors")
     config = replace(config, model=replace(config.model, start="", text_encoder=str(encoder)))
@@ -296,7 +333,7 @@ def test_a_disk_too_full_to_save_on(config, strata, tmp_path, monkeypatch):
         raise OSError(f"Could not write {path}: No space left on device; free some space.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "replace_tensors", refuse)
+        patch.setattr(run_folder, "replace_tensors", refuse)
         code, out, err = strata(config)
     assert code == 1 and out == [] and "Could not write" in err[-1]
     assert any(line.endswith("The newest checkpoint is that of step 2.") for line in err)

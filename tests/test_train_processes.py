@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,10 +90,10 @@ def test_each_process_sees_its_own_clips_and_the_gradient_is_the_mean(ran):
     config, out, _, _ = ran
     try:
         run = Trainer(config, out.parent / "one", cpu=True)
-        run.batches = Batches([INTRINSIC.layers] * 3, 2, config.run.seed)
-        alone, examples = run.accelerator, {}
+        run.lessons.batches = Batches([INTRINSIC.layers] * 3, 2, config.run.seed)
+        examples = {}
         for rank in range(2):
-            run.accelerator = SimpleNamespace(process_index=rank, device=alone.device)
+            run.lessons.rank = rank
             examples[rank] = [run._example(number) for number in range(2)]
         for (drawn, clean, noise, _), (other_drawn, other_clean, other_noise, _) in zip(*examples.values()):
             assert drawn == other_drawn

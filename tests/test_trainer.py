@@ -19,16 +19,18 @@ from safetensors.torch import load_file, save_file
 
 from comfyui_strata.cli import main
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role, Task
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.joint.variants import Variant, vary
+from comfyui_strata.joint.variants import Variant
+from comfyui_strata.model_loaders import model_set
 from comfyui_strata.model_loaders.adapters import load_adapters, load_empty_prompt
 from comfyui_strata.model_loaders.backbone import load_backbone
-from comfyui_strata.tests.tiny_files import write_tiny_vae
+from comfyui_strata.model_loaders.model_set import find_models
+from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.tests.toys import CONFIG, toy_context, toy_latents, toy_model
-from comfyui_strata.training import trainer
+from comfyui_strata.training import run_folder
 from comfyui_strata.training.config import (
     Data,
     Model,
@@ -174,6 +176,39 @@ def test_a_result_runs_on_the_command_line(config, tmp_path, parts, family, caps
                  "--frames", "1", "--steps", "1", "--adapters", str(made["adapters"]),
                  "--backbone", config.model.backbone, "--vae", config.model.vae, "--device", "cpu"]) == 0
     assert (tmp_path / "made" / "contact_sheet.png").is_file()
+
+
+def test_a_run_folder_is_a_model_for_the_command_line(config, tmp_path, monkeypatch, capsys):
+    """Its checkpoints, encoded clips and encoded prompts are taken for nothing else."""
+    encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=TINY.text_dim)
+    new = replace(config, model=Model(vae=config.model.vae, text_encoder=str(encoder), rank=2, train="all"),
+                  data=replace(config.data, cache=""), new_backbone=NewBackbone(dim=128, ffn_dim=64, layers=1),
+                  optimiser=replace(config.optimiser, steps=3), run=replace(config.run, save_every=1, keep=9))
+    made = train(new, tmp_path / "run")
+    kinds = {path.parent.name for path in (tmp_path / "run").rglob("*.safetensors")}
+    assert kinds == {"run", "checkpoints", "cache"}
+    models = find_models(str(tmp_path / "run"), INTRINSIC, vae=config.model.vae)
+    assert (models.adapters, models.backbone, models.text_encoder) == (made["adapters"], made["backbone"], None)
+    with pytest.raises(FileNotFoundError, match="holds no vae: say where it is with --vae"):
+        find_models(str(tmp_path / "run"), INTRINSIC)
+    assert main(["run", "--family", "intrinsic", "--task", "t2RAIN", "--model", str(tmp_path / "run"), "--vae",
+                 config.model.vae, "--out", str(tmp_path / "out"), "--size", "32x32", "--frames", "1", "--steps", "1",
+                 "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "--family", "intrinsic", "--task", "R2AIN", "--model", str(tmp_path / "run"), "--vae",
+                 config.model.vae, "--seeds", "1", "--size", "32x32", "--frames", "1", "--steps", "1",
+                 "--device", "cpu"]) == 0
+    assert "mean angle" in capsys.readouterr().out
+
+    real = model_set.detect
+
+    def removed(path):  # as by a training that goes on beside
+        if path.parent.name == "checkpoints":
+            raise FileNotFoundError(f"There is no file '{path}'.")
+        return real(path)
+
+    monkeypatch.setattr(model_set, "detect", removed)
+    assert find_models(str(tmp_path / "run"), INTRINSIC, vae=config.model.vae) == models
 
 
 # ---- the arithmetic of a run ----
@@ -369,14 +404,14 @@ def test_checkpoints_of_another_model_are_refused(config, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(config, tmp_path, whole, monkeypatch, capsys):
-    real, full = trainer.save_state, OSError(28, "No space left on device")
+    real, full = run_folder.save_state, OSError(28, "No space left on device")
 
     def refuse(folder, state, keep):
         if state.step == 4:
             raise full
         real(folder, state, keep)
 
-    monkeypatch.setattr(trainer, "save_state", refuse)
+    monkeypatch.setattr(run_folder, "save_state", refuse)
     train(config, tmp_path)
     assert "No space left on device The newest checkpoint is that of step 2." in capsys.readouterr().err
     assert same(result(tmp_path), whole)
@@ -384,7 +419,7 @@ def test_a_full_disk_loses_nothing(config, tmp_path, whole, monkeypatch, capsys)
     def always(folder, state, keep):
         raise full
 
-    monkeypatch.setattr(trainer, "save_state", always)
+    monkeypatch.setattr(run_folder, "save_state", always)
     with pytest.raises(OSError, match="The last checkpoint of this run is that of step 0: free some space"):
         train(config, tmp_path / "other")
 

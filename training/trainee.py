@@ -60,6 +60,13 @@ class Trainee(nn.Module):
         named |= {f"backbone/{name}": value for name, value in self.backbone.named_parameters()}
         return {name: value for name, value in named.items() if value.requires_grad}
 
+    def weights(self, learned: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+        """Every tensor of the "adapters" by its published key and of the "backbone" by Wan's, but those that are in
+        `learned`, which names them as the method does, from there."""
+        tensors = {"adapters": dict(self.adapters.tensors()), "backbone": self.backbone.state_dict()}
+        return {part: {name: learned.get(f"{part}/{name}", value) for name, value in named.items()}
+                for part, named in tensors.items()}
+
 
 class RunningMean:
     """The exponential mean of the learned weights, in float32, beside them on their device."""
