@@ -19,7 +19,7 @@ from .imaging.fit import Fit, common_fit, still_to_clip
 from .imaging.layers import decode, encode
 from .joint.adapters import AdapterBank, AdapterSettings
 from .joint.attention import get_attention
-from .joint.channels import latent_channels
+from .joint.channels import check_channels
 from .joint.sampling import Engine, effective_guidance, initial_noise, sample
 from .joint.streams import Family, Task
 from .joint.transformer import Host
@@ -123,11 +123,11 @@ def load_bank(models: ModelSet, family: Family, device: str) -> AdapterBank:
 def load_engine(models: ModelSet, bank: AdapterBank, device: str, host: Host) -> tuple[Engine, WanVae]:
     """The backbone joined with its adapters, and the VAE. Texts are embedded before: the encoder needs the room.
 
-    Raises as `load_backbone`, `check_fits`, `latent_channels` and `load_vae`."""
+    Raises as `load_backbone`, `check_fits`, `check_channels` and `load_vae`."""
     backbone = load_backbone(models.backbone, device=device, dtype=working_dtype(device))
     config = backbone.config
     check_fits(bank, config.num_layers, config.dim, config.ffn_dim)
-    latent_channels(bank.family, config.in_dim, config.out_dim)  # refuses a backbone made for another variant
+    check_channels(bank.family, LATENT_CHANNELS, config.in_dim, config.out_dim)
     engine = Engine(backbone, bank, AdapterSettings.published(bank.family), host)
     return engine, load_vae(models.vae, device=device)
 

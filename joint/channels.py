@@ -38,14 +38,11 @@ def backbone_channels(family: Family, channels: int) -> tuple[int, int]:
     return streams * (channels + 1), streams * channels
 
 
-def latent_channels(family: Family, in_dim: int, out_dim: int) -> int:
-    """Channels of one stream's latents for a backbone with these channels in and out.
-
-    Raises ValueError when the backbone was not made for this family."""
-    channels = out_dim if family.variant.joint == "attention" else out_dim // len(family.streams)
+def check_channels(family: Family, channels: int, in_dim: int, out_dim: int) -> None:
+    """Raise ValueError unless a backbone with these channels in and out is one for this family, whose streams' latents
+    have `channels`."""
     wanted = backbone_channels(family, channels)
     if (in_dim, out_dim) != wanted:
-        raise ValueError(f"The {family.name} family with joint = {family.variant.joint} needs a backbone of "
-                         f"{wanted[0]} channels in and {wanted[1]} out, but this one has {in_dim} and {out_dim}: load "
-                         "the backbone that its adapters were trained on.")
-    return channels
+        raise ValueError(f"The backbone has {in_dim} channels in and {out_dim} out, but the {family.name} family with "
+                         f"joint = {family.variant.joint} needs {wanted[0]} and {wanted[1]}: give the backbone that "
+                         "its adapters belong to.")

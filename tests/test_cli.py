@@ -114,8 +114,10 @@ def test_a_variant_runs_because_its_file_says_so(plate, tmp_path, capsys, varian
     assert varied.shape == published.shape and not torch.equal(varied, published)
     assert strata("models", adapters) == 0 and f"intrinsic family with {variant}" in capsys.readouterr().out
     if variant.joint == "channel_concat":
-        assert run(plate, tmp_path / "wrong", "--adapters", adapters) == 1
-        assert "needs a backbone of 20 channels in and 16 out, but this one has 16 and 16" in capsys.readouterr().err
+        stock = write_tiny_backbone(tmp_path / "stock.safetensors")
+        assert run(plate, tmp_path / "wrong", "--adapters", adapters, "--backbone", stock) == 1
+        said = capsys.readouterr().err
+        assert "16 channels in and 16 out, but the intrinsic family with joint = channel_concat needs 68 and 64" in said
 
 
 def test_a_task_with_nothing_given_takes_size_and_length(tmp_path):
@@ -239,7 +241,7 @@ def test_a_full_disk_is_one_sentence(plate, capsys):
 def test_models_says_what_files_are(tmp_path, capsys):
     assert strata("models", BUNDLED["tiny"] / "wan.safetensors", BUNDLED["tiny"] / "alpha.safetensors") == 0
     out = capsys.readouterr().out
-    assert "2 blocks of width 128" in out and "alpha family" in out
+    assert "6 blocks of width 256" in out and "alpha family" in out
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     assert strata("models", tmp_path / "x.safetensors") == 1
 

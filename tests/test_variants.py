@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from comfyui_strata.joint.adapters import AdapterSettings, Gate
 from comfyui_strata.joint.attention import sdpa
-from comfyui_strata.joint.channels import backbone_channels, join_channels, latent_channels, split_channels
+from comfyui_strata.joint.channels import backbone_channels, check_channels, join_channels, split_channels
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task, vary
 from comfyui_strata.joint.sampling import Engine, initial_noise, sample
 from comfyui_strata.joint.streams import Task
@@ -235,12 +235,13 @@ def test_joined_channels_sample():
 
 def test_a_backbone_of_other_channels():
     family = vary(ALPHA, CHANNELS)
-    assert backbone_channels(family, 16) == (68, 64) and latent_channels(family, 68, 64) == 16
-    assert latent_channels(ALPHA, 16, 16) == 16
-    with pytest.raises(ValueError, match="channel_concat needs a backbone of 20 channels in and 16 out"):
-        latent_channels(family, 16, 16)
-    with pytest.raises(ValueError, match="attention needs a backbone of 64 channels in and 64 out"):
-        latent_channels(ALPHA, 68, 64)
+    assert backbone_channels(family, 16) == (68, 64) and backbone_channels(ALPHA, 16) == (16, 16)
+    check_channels(family, 16, 68, 64)
+    check_channels(ALPHA, 16, 16, 16)
+    with pytest.raises(ValueError, match="16 channels in and 16 out, .* joint = channel_concat needs 68 and 64"):
+        check_channels(family, 16, 16, 16)
+    with pytest.raises(ValueError, match="68 channels in and 64 out, .* joint = attention needs 16 and 16"):
+        check_channels(ALPHA, 16, 68, 64)
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

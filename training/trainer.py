@@ -21,10 +21,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..joint.attention import get_attention
-from ..joint.channels import backbone_channels
+from ..joint.channels import check_channels
 from ..joint.streams import Family
 from ..joint.transformer import Host
-from ..joint.wan import WanConfig
 from ..model_loaders.adapters import load_adapters
 from ..model_loaders.backbone import load_backbone
 from ..model_loaders.safetensors_file import load_tensors
@@ -221,22 +220,13 @@ def _make_trainee(config: TrainConfig, family: Family, dtype: torch.dtype) -> Tr
         backbone = make_backbone(sizes, seed_of(config.run.seed, "backbone"))
     else:
         backbone = load_backbone(config.model.backbone, dtype=dtype)
-    _check_channels(backbone.config, family)
+    check_channels(family, LATENT_CHANNELS, backbone.config.in_dim, backbone.config.out_dim)
     adapters = TrainableAdapters(family, backbone.config, config.model.rank, seed_of(config.run.seed, "adapters"))
     if config.model.start:
         adapters.load(_read_start(Path(config.model.start), family))
     host = CheckpointedHost if config.run.gradient_checkpointing else Host
     return Trainee(backbone, adapters, training_levels(family.flow), all_weights=config.model.train == "all",
                    host=host(get_attention()))
-
-
-def _check_channels(config: WanConfig, family: Family) -> None:
-    """Raise ValueError for a backbone that was made for another VAE, or for streams that are joined otherwise."""
-    wanted = backbone_channels(family, LATENT_CHANNELS)
-    if (config.in_dim, config.out_dim) != wanted:
-        raise ValueError(f"The backbone has {config.in_dim} channels in and {config.out_dim} out, but with joint = "
-                         f"{family.variant.joint} {wanted[0]} and {wanted[1]} are needed: give one of Wan 2.1, or one "
-                         "that was trained so.")
 
 
 def _read_start(path: Path, family: Family) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What `strata train` saved, in a real ComfyUI: stock loaders take the bundled files, and a graph gives their layers."""
+"""What `strata train` saved, in a real ComfyUI: stock loaders take the bundled files, a graph gives their layers."""
 
 import shutil
 
