@@ -17,6 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
+from comfyui_strata import training
 from comfyui_strata.cli import main
 from comfyui_strata.joint.channels import backbone_channels
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, vary
@@ -398,6 +399,20 @@ def test_checkpoints_of_another_model_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match="are of another model: begin anew"):
         train(config, tmp_path)
     assert other.model.rank == 2
+
+
+# ---- configs ----
+
+
+RECIPES = sorted((Path(training.__file__).parent / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_a_whole_config_and_survives_being_saved(path, tmp_path):
+    config = read_config(path)
+    assert Path(config.model.vae).parent == path.parent  # paths count from the file, not from where one stands
+    (tmp_path / "saved.toml").write_text(config_text(config), encoding="utf-8")
+    assert read_config(tmp_path / "saved.toml") == config
 
 
 # ---- what can go wrong ----

@@ -44,7 +44,7 @@ class Recipe:
     width: int = 16
     shots: int = 3500
     still_steps: int = 3200
-    clip_steps: int = 500
+    clip_steps: int = 1140
     still_batch: int = 16
     clip_batch: int = 4
     still_rate: float = 1.5e-3
