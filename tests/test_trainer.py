@@ -109,6 +109,7 @@ def test_adapters_are_saved_key_for_key_as_published(config, tmp_path):
     assert all(entry["loss"] > 0 and entry["gradient_norm"] > 0 for entry in log)
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
 def test_the_official_way_of_reading_adapters_takes_the_file(config, tmp_path):
     """UniVidX injects one peft adapter a layer into the backbone and calls load_state_dict(strict=False)."""
     from peft import LoraConfig, inject_adapter_in_model
