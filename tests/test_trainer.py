@@ -391,6 +391,16 @@ def test_a_damaged_checkpoint_is_passed_over(config, tmp_path, whole, capsys):
         train(config, tmp_path)
 
 
+def test_checkpoints_of_another_variant_are_refused(config, tmp_path):
+    config = replace(config, optimiser=replace(config.optimiser, steps=1),
+                     model=replace(config.model, start="", rank=4, train="all", backbone=""),
+                     new_backbone=NewBackbone(dim=128, ffn_dim=64, layers=1))
+    train(config, tmp_path)
+    other = replace(config, variant=Variant(gating="always"))
+    with pytest.raises(ValueError, match=r"variant \(as published\) than the config's \(gating = always\): set"):
+        train(other, tmp_path)
+
+
 def test_checkpoints_of_another_model_are_refused(config, tmp_path):
     train(replace(config, optimiser=replace(config.optimiser, steps=1)), tmp_path)
     other = replace(config, model=replace(config.model, rank=2, start=""), family="intrinsic")

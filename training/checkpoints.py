@@ -23,7 +23,7 @@ class State:
     """A run after `step` optimiser steps. Each mapping goes from a parameter's name to a float32 tensor of its shape.
 
     first, second: AdamW's moments. mean: the running mean of the weights, empty where none is kept. clips: a hash of
-    the clips that were learned from."""
+    the clips that were learned from. variant: that of the family, as text."""
 
     step: int
     weights: Mapping[str, Tensor]
@@ -31,6 +31,7 @@ class State:
     second: Mapping[str, Tensor]
     mean: Mapping[str, Tensor]
     clips: str
+    variant: str
 
 
 _PARTS = ("weights", "first", "second", "mean")
@@ -40,7 +41,8 @@ def save_state(folder: Path, state: State, keep: int) -> None:
     """Write a checkpoint, then remove all but the newest `keep`. Raises OSError; older checkpoints then stay."""
     tensors = {f"{part}/{name}": value.detach().cpu()
                for part in _PARTS for name, value in getattr(state, part).items()}
-    replace_tensors(folder / f"step_{state.step:07}.safetensors", tensors, {"clips": state.clips})
+    replace_tensors(folder / f"step_{state.step:07}.safetensors", tensors,
+                    {"clips": state.clips, "variant": state.variant})
     for path in _newest_first(folder)[keep:]:
         path.unlink(missing_ok=True)
 
@@ -60,7 +62,8 @@ def load_state(folder: Path, warn) -> State | None:
         for key, value in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = value
-        return State(int(_NAME.fullmatch(path.name)[1]), **parts, clips=metadata.get("clips", ""))
+        return State(int(_NAME.fullmatch(path.name)[1]), **parts, clips=metadata.get("clips", ""),
+                     variant=metadata.get("variant", ""))
     if paths:
         raise ValueError(f"None of the {len(paths)} checkpoints in {folder} can be read: begin anew in another folder.")
     return None

@@ -182,6 +182,10 @@ class Trainer:
                 state.weights[name].shape != value.shape for name, value in self.learned.items()):
             raise ValueError(f"The checkpoints in {self.folder.path} are of another model: begin anew in another "
                              "folder.")
+        variant = str(self.trainee.family.variant)
+        if state.variant != variant:  # of some, the weights have the same shapes
+            raise ValueError(f"The checkpoints in {self.folder.path} are of another variant ({state.variant}) than the "
+                             f"config's ({variant}): set [variant] as it was, or begin anew in another folder.")
         if bool(state.mean) != bool(self.mean):
             raise ValueError("[optimiser] ema was switched on or off since the checkpoint: set it as it was.")
         if state.clips != self.lessons.clips_hash:
@@ -198,7 +202,8 @@ class Trainer:
     def _save(self) -> None:
         first, second = optimiser_moments(self.optimiser, self.learned)
         mean = self.mean.values if self.mean else {}
-        self.folder.save(State(self.step, self.learned, first, second, mean, self.lessons.clips_hash))
+        self.folder.save(State(self.step, self.learned, first, second, mean, self.lessons.clips_hash,
+                               str(self.trainee.family.variant)))
 
     def _export(self) -> None:
         weights = self.trainee.weights(self.mean.values if self.mean else self.learned)
