@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .colour import srgb_to_linear
 
+_CHANNELS = {1: "1 (gray)", 2: "2 (x, y)", 3: "3 (RGB)", 4: "4 (RGBA)"}
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -91,10 +93,10 @@ def as_mask(images: Tensor) -> Tensor:
     return _level(images[..., :3]).squeeze(-1)
 
 
-def check_pixels(name: str, images: Tensor):
+def check_pixels(name: str, images: Tensor, channels: tuple[int, ...] = (1, 3, 4)):
     """Refuse pictures that cannot be worked on, in one sentence that starts with `name`.
 
-    Raises ValueError unless images is [F, H, W, C] with every size at least 1, C one of 1, 3, 4, and only finite
+    Raises ValueError unless images is [F, H, W, C] with every size at least 1, C one of `channels`, and only finite
     values.
     """
     shape = list(images.shape)
@@ -106,10 +108,11 @@ def check_pixels(name: str, images: Tensor):
         raise ValueError(
             f"{name} is empty (shape {shape}), but at least one frame is needed; load a clip with pictures."
         )
-    if shape[-1] not in (1, 3, 4):
-        raise ValueError(
-            f"{name} has {shape[-1]} channels, but 1 (gray), 3 (RGB) or 4 (RGBA) are needed; split or convert it first."
-        )
+    if shape[-1] not in channels:
+        *most, last = (_CHANNELS[count] for count in channels)
+        needed = f"{', '.join(most)} or {last}" if most else last
+        verb = "is" if channels == (1,) else "are"
+        raise ValueError(f"{name} has {shape[-1]} channels, but {needed} {verb} needed; split or convert it first.")
     broken = ~torch.isfinite(images).flatten(1).all(dim=1)  # [F]
     if broken.any():
         raise ValueError(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...imaging.segmentation import colours_to_ids
 from .checks import check_layer, check_pair, require_some, scale_fit, select
 
 _ANGLES = (11.25, 22.5, 30.0)  # degrees
@@ -107,8 +108,4 @@ def colour_labels(images: Tensor, palette: Tensor) -> Tensor:
 
     images: 0..1, sRGB-encoded; palette: [K, 3] likewise. Nearest by Euclidean distance of the code values.
     """
-    images = check_layer("The segmentation", images, (3,))
-    if palette.ndim != 2 or palette.shape[-1] != 3 or len(palette) == 0:
-        raise ValueError(f"The palette has shape {list(palette.shape)}, but [colours, 3] is needed; one row a label.")
-    labels = [torch.cdist(frame.flatten(0, 1), palette.to(images)).argmin(dim=-1) for frame in images]  # F x [H*W]
-    return torch.stack(labels).reshape(*images.shape[:3], 1)
+    return colours_to_ids(check_layer("The segmentation", images, (3,)), palette)
