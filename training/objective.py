@@ -101,13 +101,13 @@ def training_loss(engine: Engine, drawn: Draw, clean: Tensor, noise: Tensor, con
     embeddings)."""
     task = drawn.task
     layout, adapters = engine.bind(task, clean)
-    times = levels.times[_levels(drawn)].to(clean.device).view(1, -1, 1).expand(len(clean), -1, -1)
+    times = levels.times[_levels(drawn)].to(clean.device).view(-1, 1, 1).expand(-1, len(clean), -1)
     predicted = joint_forward(
-        engine.model, noised(clean, noise, drawn, levels), times, context, layout=layout,
+        engine.model, noised(clean, noise, drawn, levels).unbind(1), times, context, layout=layout,
         context_index=[[n if len(context) > 1 else 0] * len(task.roles) for n in range(len(clean))],
         adapters=adapters, host=engine.host)
     targets = list(layout.outputs)
-    error = F.mse_loss(predicted.float(), (noise - clean)[:, targets].float())
+    error = F.mse_loss(torch.stack(predicted, 1).float(), (noise - clean)[:, targets].float())
     return error * levels.weights[drawn.level].to(error)
 
 
