@@ -184,14 +184,15 @@ def _wan22_in_diffusers(name: str) -> str:
     return name
 
 
-def tiny_sentencepiece() -> bytes:
-    """A sentencepiece unigram model (pad 0, eos 1, unk 2, byte fallback) trained on a few built-in lines."""
+def tiny_sentencepiece(byte_fallback: bool = True) -> bytes:
+    """A sentencepiece unigram model (pad 0, eos 1, unk 2) trained on a few built-in lines. With byte_fallback, which
+    UMT5's has, it knows every character; without, only those of these lines."""
     import sentencepiece
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(_CORPUS.strip().splitlines()), model_writer=model, model_type="unigram",
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, vocab_size=480, byte_fallback=True, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, vocab_size=480, byte_fallback=byte_fallback, hard_vocab_limit=False,
         num_threads=1, minloglevel=2,
     )  # fmt: skip
     return model.getvalue()
