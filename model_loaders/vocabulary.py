@@ -25,7 +25,7 @@ class Vocabulary:
     """
 
     def __init__(self, data: bytes, name: str):
-        kind = _TokenizerJson if data.lstrip()[:1] == b"{" else _Sentencepiece
+        kind = _TokenizerJson if data.startswith(b"{") else _Sentencepiece
         try:
             self._pieces = kind(data)
         except (ValueError, RuntimeError) as error:
