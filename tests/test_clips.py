@@ -321,8 +321,8 @@ def test_unknown_kinds_name_the_known_ones(tmp_path):
         read_clip(tmp_path / "plate.psd")
     with pytest.raises(ValueError, match="'gif': use one of png, exr, mp4"):
         write_clip(noise(1, 8, 8, 3), tmp_path / "a", RATE, "gif")
-    with pytest.raises(ValueError, match="'depth': use one of"):
-        write_clip(noise(1, 8, 8, 3), tmp_path / "a", RATE, "png", "depth")
+    with pytest.raises(ValueError, match="'sound': use one of"):
+        write_clip(noise(1, 8, 8, 3), tmp_path / "a", RATE, "png", "sound")
 
 
 @pytest.mark.parametrize("format", ["png", "mp4", "exr"])

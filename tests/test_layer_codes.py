@@ -84,7 +84,7 @@ def test_depth_of_a_shot_comes_back(shot):
         (torch.tensor([1.0, -2.0]), 1, 2, "0 m or less"),
         (torch.tensor([1.0, math.inf]), 1, 2, "NaN or infinite"),
         (torch.tensor([1.0, math.nan]), 1, 2, "NaN or infinite"),
-        (torch.ones(2), None, None, "range is 1 to 1 m, but 0 < near < far"),
+        (torch.ones(2), None, None, "1 m all over, so it has no range of its own; give near and far"),
         (torch.ones(2), 5, 2, "range is 5 to 2 m"),
         (torch.ones(2), 0, 2, "range is 0 to 2 m"),
         (torch.ones(2), 1, math.inf, "range is 1 to inf m"),
