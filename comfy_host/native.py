@@ -6,6 +6,7 @@ Read from ComfyUI 0.33: comfy_extras/nodes_depth_anything_3.py, nodes_moge.py, n
 from __future__ import annotations
 
 import comfy.model_management
+import comfy.utils
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,10 +76,11 @@ def clip_flow(flow_model, images: Tensor) -> Tensor:
     comfy.model_management.load_model_gpu(flow_model)
     raft = RaftOpticalFlow(flow_model.model, device=comfy.model_management.get_torch_device())
     pictures = images[..., :3].float().movedim(-1, 1)  # [F, 3, H, W]
-    flows = []
+    flows, progress = [], comfy.utils.ProgressBar(frames - 1)
     for this, following in zip(pictures[:-1], pictures[1:], strict=True):
         comfy.model_management.throw_exception_if_processing_interrupted()
         flows.append(_in_pixels(raft(this, following).to(images.device), height, width))
+        progress.update(1)
     return torch.stack([*flows, flows[-1]]).movedim(1, -1)
 
 

@@ -41,7 +41,7 @@ def depth_range(depth: Tensor) -> tuple[float, float]:
         raise ValueError(
             f"The depth is {near:g} m all over, so it has no range of its own; give near and far in metres."
         )
-    _check_range(near, far)
+    check_range(near, far)
     return near, far
 
 
@@ -61,7 +61,7 @@ def depth_to_colours(depth: Tensor, near: float | None = None, far: float | None
     if near is None or far is None:
         own = depth_range(depth)
         near, far = own[0] if near is None else near, own[1] if far is None else far
-    _check_range(near, far)
+    check_range(near, far)
     warmth = ((1 / depth - 1 / far) / (1 / near - 1 / far)).clamp(0, 1)
     return warmth_to_colours(warmth), near, far
 
@@ -73,7 +73,7 @@ def colours_to_depth(images: Tensor, near: float, far: float) -> Tensor:
     far / near. Raises ValueError as `depth_to_colours`.
     """
     check_pixels("The depth picture", images, (3,))
-    _check_range(near, far)
+    check_range(near, far)
     warmth = colours_to_warmth(images)
     return (1 / torch.lerp(warmth.new_tensor(1 / far), warmth.new_tensor(1 / near), warmth)).clamp(near, far)
 
@@ -105,6 +105,7 @@ def colours_to_warmth(images: Tensor) -> Tensor:
     return warmth
 
 
-def _check_range(near: float, far: float):
+def check_range(near: float, far: float):
+    """Raises ValueError unless 0 < near < far, both finite."""
     if not 0 < near < far < math.inf:
         raise ValueError(f"The depth range is {near:g} to {far:g} m, but 0 < near < far is needed; give two such ends.")

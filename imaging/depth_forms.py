@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_pixels
-from .depth import colours_to_depth, colours_to_warmth, depth_to_colours, warmth_to_colours
+from .depth import check_range, colours_to_depth, colours_to_warmth, depth_to_colours, warmth_to_colours
 
 _GRAY = 2 / 255  # channels of a gray picture may differ by what 8 bits and a video codec do
 
@@ -50,7 +50,10 @@ def picture_to_colours(
         )
     if low == high:
         raise ValueError(f"The gray depth is {low:g} all over, so it shows no depth; give a picture that does.")
-    if form is DepthForm.LINEAR and near is not None and far is not None:
+    known = near is not None and far is not None
+    if known:
+        check_range(near, far)
+    if form is DepthForm.LINEAR and known:
         return depth_to_colours(torch.lerp(gray.new_tensor(far), gray.new_tensor(near), gray), near, far)
     return warmth_to_colours(gray), near, far
 

@@ -59,7 +59,9 @@ class EncodeDepth(io.ComfyNode):
         picture = (depth.unsqueeze(-1) if depth.ndim == 3 else depth).float()
         layer, near, far = picture_to_colours(picture, form, *ends)
         known = near is not None and far is not None
-        said = f"red is {near:.3g} m, blue is {far:.3g} m" if known else "red is near, blue is far; no metres known"
+        # A relative model's numbers are no metres, and nothing in them says so.
+        said = f"red is {near:.3g}, blue is {far:.3g} (metres, if the model is metric)" if known else (
+            "red is near, blue is far; no metres known")
         return io.NodeOutput(layer, near or 0.0, far or 0.0, ui=say(cls, said))
 
 

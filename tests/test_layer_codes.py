@@ -149,6 +149,16 @@ def test_depth_pictures_that_show_no_depth_are_refused(picture, form, message):
         depth_forms.picture_to_colours(torch.tensor(picture)[None, None], form)
 
 
+def test_a_range_that_is_none_is_refused_in_every_form():
+    gray = torch.tensor([0.5, 1.0]).reshape(1, 1, 2, 1)
+    for form in DepthForm:
+        with pytest.raises(ValueError, match="range is 5 to 2 m"):
+            depth_forms.picture_to_colours(gray, form, 5.0, 2.0)
+    for form in (DepthForm.LINEAR, DepthForm.METRES):
+        with pytest.raises(ValueError, match="needs the range"):
+            depth_forms.colours_to_picture(gray.expand(-1, -1, -1, 3), form, near=1.0)
+
+
 # flow
 
 

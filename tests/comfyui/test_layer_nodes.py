@@ -233,15 +233,21 @@ def test_a_track_and_a_mask_become_colours_and_masks_again(comfy):
 
 
 def test_masks_of_one_still_are_objects(comfy):
-    """As SAM3 Detect gives individual masks."""
+    """As SAM3 Detect gives individual masks; more masks come after them, by their number, however a prompt lists
+    them."""
+    every, half = (node("SolidMask", value=1.0, width=wide, height=SIZE[0]) for wide in (SIZE[1], SIZE[1] // 2))
     graph = Graph(
-        comfy, masks=node("TestObjects"),
-        encode=node("StrataEncodeSegmentation", batches="objects of one frame", masks__mask0=["masks", 0]),
+        comfy, masks=node("TestObjects"), all=every, half=half, none=node("SolidMask", value=0.0, width=SIZE[1],
+                                                                         height=SIZE[0]),
+        left=node("MaskComposite", destination=["none", 0], source=["half", 0], x=0, y=0, operation="add"),
+        encode=node("StrataEncodeSegmentation", batches="objects of one frame", masks__mask2=["all", 0],
+                    masks__mask1=["left", 0], masks__mask0=["masks", 0]),
     )
     (layer,) = graph.saved("encode")
     boxes = box_masks()[:1]
-    ids = torch.where(boxes[:, 0] > 0, 1, 2 * (boxes[:, 1] > 0))
-    assert (layer - palette(3)[ids]).abs().max() < ROUNDING
+    rest = torch.where(torch.arange(SIZE[1]) < SIZE[1] // 2, 3, 4)
+    ids = torch.where(boxes[:, 0] > 0, 1, torch.where(boxes[:, 1] > 0, 2, rest))
+    assert (layer - palette(5)[ids]).abs().max() < ROUNDING
 
 
 # skeleton
