@@ -8,7 +8,7 @@ import re
 import torch.nn.functional
 from torch import Tensor
 
-from .layers import check_pixels
+from .checks import check_pixels
 
 FITS = ("cover", "crop", "whole")
 _SENTENCE = re.compile(r".+?(?:[.!?]+(?=\s|$)|[。！？]+|$)", re.DOTALL)
