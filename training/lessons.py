@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..joint.families import parse_task
 from ..joint.streams import Family, Task
-from ..model_loaders.adapters import load_empty_prompt
+from ..model_loaders.layer_files import stored_prompts
 from ..model_loaders.text import TEXT_LENGTH
 from ..model_loaders.vae import WanVae
 from .batches import Batches, seed_of
@@ -129,7 +129,7 @@ def _leave_out_idle(config: TrainConfig, family: Family, source: ClipSource, cli
 def _encode_texts(config: TrainConfig, prompts: set[str], text_dim: int, store: Path, accelerator,
                   say: Callable[[str], None]) -> Texts:
     model = config.model
-    empty = load_empty_prompt(model.start) if model.start else None
+    empty = stored_prompts(model.start).get("") if model.start else None
     if empty is None and not model.text_encoder:
         if not config.new_backbone:
             raise ValueError("No embedding of the empty prompt is stored beside [model] start, so a text_encoder "

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..imaging.atomic import replace_file
 from ..joint.streams import Task
-from ..model_loaders.adapter_metadata import adapter_metadata
-from ..model_loaders.adapters import save_empty_prompt
+from ..model_loaders.layer_files import save_prompts
+from ..model_loaders.layer_metadata import layer_metadata
 from ..model_loaders.safetensors_file import replace_tensors
 from .checkpoints import State, load_state, save_state
 from .config import CONFIG, TrainConfig, config_text
@@ -91,8 +91,8 @@ class RunFolder:
         if not self._writes:
             return
         results = self.results()
-        replace_tensors(results["adapters"], _for_file(weights["adapters"]), adapter_metadata(self._family))
-        save_empty_prompt(results["adapters"], empty_prompt)
+        replace_tensors(results["adapters"], _for_file(weights["adapters"]), layer_metadata(self._family))
+        save_prompts(results["adapters"], {"": empty_prompt})
         if "backbone" in results:
             replace_tensors(results["backbone"], _for_file(weights["backbone"]))
 
