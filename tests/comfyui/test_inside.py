@@ -13,10 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_strata.joint.families import FAMILIES
+from comfyui_strata.joint.families import FAMILIES, UNITY
 from comfyui_strata.model_loaders.find_comfyui import comfyui_python
-from comfyui_strata.tests.tiny_files import write_tiny_vae
-from comfyui_strata.tests.tiny_wan import write_empty_prompt, write_tiny_adapters, write_tiny_backbone
+from comfyui_strata.tests.tiny_files import write_tiny_vae, write_tiny_wan22_vae
+from comfyui_strata.tests.tiny_wan import (
+    tiny_config,
+    write_empty_prompt,
+    write_tiny_adapters,
+    write_tiny_backbone,
+    write_tiny_layers,
+)
 
 INSIDE = Path(__file__).parent / "inside"
 TIME_LIMIT = 1200  # seconds; it takes about a minute on two idle cores
@@ -35,9 +41,15 @@ def write_files(base: Path) -> None:
     for folder in folders.values():
         folder.mkdir(parents=True)
     write_tiny_backbone(folders["diffusion_models"] / "wan.safetensors")
+    write_tiny_backbone(folders["diffusion_models"] / "wan22.safetensors", tiny_config(UNITY))
     write_tiny_vae(folders["vae"] / "vae.safetensors")
+    write_tiny_wan22_vae(folders["vae"] / "vae22.safetensors")
     for family in FAMILIES.values():
-        write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
+        path = folders["loras"] / f"{family.name}.safetensors"
+        if family.file_adapters:
+            write_empty_prompt(write_tiny_adapters(path, family))
+        else:
+            write_tiny_layers(path, family)
 
 
 @pytest.fixture(scope="session")
