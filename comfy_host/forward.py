@@ -217,8 +217,9 @@ def of_one_length(context: Tensor, own: Mapping[str, Tensor]) -> tuple[Tensor, M
     lengths = {context.shape[1], *(text.shape[1] for text in own.values())} if own else {context.shape[1]}
     length = math.lcm(*lengths)
     if length > 4 * max(lengths):
-        raise ValueError(f"The prompt has {context.shape[1]} tokens, which do not go with the layers' own texts "
-                         f"({', '.join(f'{text.shape[1]}' for text in own.values())} tokens): shorten it to 512.")
+        most = max(text.shape[1] for text in own.values())
+        raise ValueError(f"The prompt's embedding has {context.shape[1]} tokens, which does not go with the layers' "
+                         f"own texts of {most} tokens: shorten the prompt.")
     return (context.repeat(1, length // context.shape[1], 1),
             {name: text.repeat(1, length // text.shape[1], 1) for name, text in own.items()})
 

@@ -1,7 +1,7 @@
 """Pictures into a joint LATENT and back: rows, padding, masks, and what was given passed through untouched.
 
-The LATENT is ComfyUI's own: "samples" [M, C, T, h, w], a row for each layer; "noise_mask" [M, 1, T, h, w], where 1 is to
-be generated, 0 is given, and -1 marks a whole row that is absent: it takes no part, and comes out as it was, zeros.
+The LATENT is ComfyUI's own: "samples" [M, C, T, h, w], a row for each layer; "noise_mask" [M, 1, T, h, w], where 1 is
+to be generated, 0 is given, and -1 marks a whole row that is absent: it takes no part, and comes out as it was, zeros.
 Under "strata" lies a `JointLatent` that remembers the true size and the given pictures; samplers copy it through.
 """
 
@@ -65,7 +65,7 @@ def build_latent(task: Task, vae, sources: dict[str, Tensor | dict], masks: dict
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
     for layer, image in images.items():
         comfy.model_management.throw_exception_if_processing_interrupted()
-        rows[layer] = _encode(vae, fit.pad(encode(family.stream(layer).encoding, image)), fit, family)
+        rows[layer] = encode_row(vae, fit.pad(encode(family.stream(layer).encoding, image)), fit, family)
     kept = {Role.TARGET: 1.0, Role.CONDITION: 0.0, Role.ABSENT: -1.0}
     noise_mask = torch.tensor([kept[role] for role in task.roles]).view(-1, 1, 1, 1, 1).repeat(1, 1, *fit.latent)
     for layer, mask in masks.items():
@@ -167,7 +167,7 @@ def _check_mask(layer: str, mask: Tensor, fit: Fit) -> None:
                          f"of {fit.width}x{fit.height}: give a mask of that size, for one frame or for all.")
 
 
-def _encode(vae, pixels: Tensor, fit: Fit, family: Family) -> Tensor:
+def encode_row(vae, pixels: Tensor, fit: Fit, family: Family) -> Tensor:
     row, wanted = vae.encode(pixels)[0], (family.latents.channels, *fit.latent)
     if tuple(row.shape) != wanted:
         raise ValueError(f"This VAE made a latent of {tuple(row.shape)} where {wanted} is needed: load "

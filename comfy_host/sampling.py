@@ -6,21 +6,13 @@ import copy
 from collections.abc import Callable
 
 import comfy.sample
-import comfy.samplers
 import torch
 from torch import Tensor
 
 from ..joint.streams import Family, Role
 from .forward import KEY, Plan
 from .preview import preview_streams
-
-
-class TextSampler(comfy.samplers.KSAMPLER):
-    """A SAMPLER that brings a text along, in this role (text.py)."""
-
-    def __init__(self, function: Callable, role: Role):
-        super().__init__(function)
-        self.role = role
+from .text_sampling import TextSampler
 
 
 def hold_conditions(family: Family) -> Callable:
@@ -34,7 +26,8 @@ def hold_conditions(family: Family) -> Callable:
                      disable_pbar=False, seed=None, **kwargs):
         guider = executor.class_obj
         plan = Plan(absent_rows(denoise_mask, family))
-        check_latent(noise, denoise_mask, plan, family, getattr(sampler, "role", Role.ABSENT))
+        text = sampler.role if isinstance(sampler, TextSampler) else Role.ABSENT
+        check_latent(noise, denoise_mask, plan, family, text)
         # The guider's options are this sampling's own copy.
         guider.model_options.setdefault("transformer_options", {})[KEY] = plan
         callback = preview_streams(callback, guider.model_patcher, plan, family)

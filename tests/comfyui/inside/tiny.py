@@ -198,7 +198,8 @@ def sample_noise(model, latent: dict, noise: Tensor, positive=None, negative=Non
 
 
 def keeps_given(what: str, result: Tensor, latent: dict) -> str:
-    """Assert that a sampling's result is finite, holds what was given or absent bit by bit, and generated something elsewhere."""
+    """Assert that a sampling's result is finite, holds what was given or absent bit by bit, and generated something
+    elsewhere."""
     given = (latent["noise_mask"] <= 0).expand_as(result)
     assert torch.isfinite(result).all(), f"{what}: not finite"
     assert torch.equal(result[given], latent["samples"][given]), f"{what}: what was given has changed"
