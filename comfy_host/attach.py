@@ -20,7 +20,7 @@ from ..joint.streams import Family
 from ..model_loaders.layer_files import LoadedLayers, check_fits
 from .conditions import condition_patches
 from .forward import KEY, JointModel, injected_forward
-from .sampling import expand_window_timestep, hold_conditions, one_timestep_per_window
+from .sampling import expand_window_timestep, hold_conditions, one_timestep_per_window, reserve_for_present
 
 
 def joint_model(model) -> JointModel:
@@ -60,6 +60,7 @@ def attach_layers(model, loaded: LoadedLayers, family: Family, prompts: Mapping[
     model.add_object_patch("model_sampling", _model_sampling(model, family))
     model.add_object_patch("latent_format", _latent_format(model, family))
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, hold_conditions(family)),
+                          (WrappersMP.PREPARE_SAMPLING, reserve_for_present),
                           (WrappersMP.PREDICT_NOISE, one_timestep_per_window),
                           (WrappersMP.CALC_COND_BATCH, expand_window_timestep)):
         model.remove_wrappers_with_key(kind, KEY)

@@ -90,6 +90,12 @@ def check_latent(latent: Tensor, mask: Tensor | None, plan: Plan, family: Family
                              "disconnect one in Strata Condition Mask, or mask a part of it.")
 
 
+def reserve_for_present(executor, model, noise_shape, conds, model_options=None, **kwargs):
+    """A PREPARE_SAMPLING wrapper: memory is reserved for the rows that take part."""
+    rows = noise_shape[0] - sum(map(sum, model_options["transformer_options"][KEY].absent))
+    return executor(model, [rows, *noise_shape[1:]], conds, model_options=model_options, **kwargs)
+
+
 def one_timestep_per_window(executor, x, timestep, model_options, seed=None):
     """A PREDICT_NOISE wrapper: context windows index the timestep by frame, which breaks for more rows than one.
 

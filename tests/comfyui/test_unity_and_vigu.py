@@ -1,4 +1,4 @@
-"""Graphs of UnityVideo's layers and of Uni-ViGU's captions in a real ComfyUI, with stock loaders, samplers and lists."""
+"""Graphs of UnityVideo's layers and of Uni-ViGU's captions in a real ComfyUI, with stock loaders and samplers."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 import nodes
@@ -68,6 +69,21 @@ def check_absent_rows_are_not_seen():
     return "; ".join((tiny.equal("present rows", one[~absent], two[~absent]),
                       tiny.equal("zeros", one[absent], torch.zeros_like(one[absent])),
                       tiny.equal("what lay there", two[absent], other["samples"][absent])))
+
+
+def check_memory_is_for_present_rows():
+    """ComfyUI makes room for two layers of six, of each clip."""
+    asked, model = [], tiny.layered(UNITY).clone()
+
+    def listen(executor, model, noise_shape, *args, **kwargs):
+        asked.append(noise_shape[0])
+        return executor(model, noise_shape, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "listen", listen)
+    for clips in (1, 2):
+        tiny.ksampler(model, tiny.join(*[tiny.latent("R2D", UNITY)] * clips))
+    assert asked == [2, 4], asked
+    return f"{asked} rows"
 
 
 def check_two_stages():
