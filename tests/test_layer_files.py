@@ -125,6 +125,10 @@ class TestOwnParts:
         assert (loaded.family, loaded.rank, loaded.experts, loaded.vocabulary) == (ALPHA, 3, None, None)
         assert loaded.bank.rows == (1, 2, 3) and loaded.warnings[-1] == "Read this." and len(loaded.warnings) == 5
 
+    def test_a_note_reaches_the_user(self, tmp_path):
+        path = write_tiny_layers(tmp_path / "x.safetensors", UNITY, note="Read this.")
+        assert load_layers(path).warnings == ("Read this.",)
+
     def test_a_variant_travels_with_its_file(self, tmp_path):
         path = write_tiny_layers(tmp_path / "x.safetensors", PER_STREAM)
         loaded = load_layers(path, family=UNITY)
