@@ -17,7 +17,7 @@ from ..joint.streams import Family
 from .adapters import NOTE, load_adapters
 from .detect import EMPTY_PROMPT, OWN_PROMPT, detect, part_sizes
 from .experts import load_experts
-from .safetensors_file import load_tensors, read_header, replace_tensors
+from .safetensors_file import check_finite, load_tensors, read_header, replace_tensors
 from .vocabulary import Vocabulary
 
 PROMPTS_SUFFIX = ".empty_prompt.safetensors"
@@ -87,8 +87,9 @@ def stored_prompts(layers: str | Path) -> dict[str, Tensor]:
     path = prompts_path(layers)
     if not path.is_file():
         return {}
-    prompts = {}
-    for key, rows in load_tensors(path).items():
+    prompts, tensors = {}, load_tensors(path)
+    check_finite(path.name, tensors)
+    for key, rows in tensors.items():
         if rows.ndim != 2 or not 0 < len(rows) <= PROMPT_TOKENS:
             raise ValueError(f"'{path.name}' is no file of prompts: {key} is {tuple(rows.shape)} where up to "
                              f"{PROMPT_TOKENS} rows of numbers are needed; delete it, and it is made anew.")
