@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .safetensors_file import DTYPES, Header, read_header
@@ -47,7 +47,14 @@ def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
     with ExitStack() as stack:
         shards = {}
         for header in headers:
-            shard = stack.enter_context(safe_open(header.path, framework="pt"))
+            if twice := shards.keys() & header.shapes.keys():
+                raise ValueError(f"'{path.name}' holds more than one checkpoint, as {min(twice)} is in several of its "
+                                 f"files, {header.path.name} among them: name the one file.")
+            try:
+                shard = stack.enter_context(safe_open(header.path, framework="pt"))
+            except SafetensorError as error:
+                raise ValueError(f"'{header.path.name}' cannot be read as safetensors ({error}); download it "
+                                 "again.") from None
             shards |= dict.fromkeys(header.shapes, shard)
             for part in ("shapes", "dtypes", "metadata"):
                 getattr(whole, part).update(getattr(header, part))

@@ -43,7 +43,7 @@ def load_experts(path: str | Path, *, family: Family | None = None, dtype: torch
     path = Path(path)
     found = detect(path)
     if found.kind != "layers":
-        raise ValueError(f"'{path.name}' holds no layers of their own: it is {found.line}.")
+        raise ValueError(f"'{path.name}' holds no parts of streams' own: it is {found.line}.")
     header = read_header(path)
     held = found.family
     if family is not None and held.name != family.name:

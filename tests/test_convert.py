@@ -232,6 +232,20 @@ class TestRefusals:
         save_file(tensors, path)
         assert sentence in refusal(path, tmp_path / "out")
 
+    def test_a_folder_of_two_checkpoints(self, tmp_path):
+        (tmp_path / "both").mkdir()
+        for name in ("ema", "raw"):
+            write_tiny_checkpoint(tmp_path / "both" / f"{name}.safetensors", UNITY, small(UNITY))
+        assert "'both' holds more than one checkpoint, as base.blocks.0.cross_attn.k.bias is in several" in refusal(
+            tmp_path / "both", tmp_path / "out")
+
+    def test_a_header_that_lies(self, checkpoint, tmp_path):
+        path = checkpoint(UNITY)
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        path.write_bytes(data[:8] + data[8:8 + length].replace(b'"F32"', b'"I64"', 1) + data[8 + length:])
+        assert "cannot be read as safetensors" in refusal(path, tmp_path / "out")
+
     def test_tensors_that_are_neithers(self, checkpoint, tmp_path):
         path = checkpoint(UNITY)
         save_file(load_file(path) | {"base.img_emb.proj.0.bias": torch.zeros(1)}, path)

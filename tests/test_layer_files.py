@@ -11,6 +11,7 @@ from torch import nn
 
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, vary
 from comfyui_strata.joint.variants import Variant
+from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.detect import detect
 from comfyui_strata.model_loaders.layer_files import (
     check_fits,
@@ -125,6 +126,10 @@ class TestOwnParts:
         assert (loaded.family, loaded.rank, loaded.experts, loaded.vocabulary) == (ALPHA, 3, None, None)
         assert loaded.bank.rows == (1, 2, 3) and loaded.warnings[-1] == "Read this." and len(loaded.warnings) == 5
 
+    def test_a_note_reaches_the_user(self, tmp_path):
+        path = write_tiny_layers(tmp_path / "x.safetensors", UNITY, note="Read this.")
+        assert load_layers(path).warnings == ("Read this.",)
+
     def test_a_variant_travels_with_its_file(self, tmp_path):
         path = write_tiny_layers(tmp_path / "x.safetensors", PER_STREAM)
         loaded = load_layers(path, family=UNITY)
@@ -225,6 +230,11 @@ class TestRefusals:
             load_layers(tmp_path / "nowhere.safetensors")
 
 
+    def test_a_whole_checkpoint_is_no_backbone(self, tmp_path):
+        with pytest.raises(ValueError, match="no Wan backbone: it is whole checkpoint of the unity .*strata convert"):
+            load_backbone(write_tiny_checkpoint(tmp_path / "c.safetensors", UNITY))
+
+
 class TestFits:
     def test_own_parts_know_their_backbone(self, unity, vigu):
         check_fits(load_layers(vigu), 2, 128, 256)
@@ -305,6 +315,11 @@ class TestPrompts:
     def test_what_is_no_prompt(self, unity, shape):
         save_file({"empty_prompt": torch.ones(shape)}, prompts_path(unity))
         with pytest.raises(ValueError, match="is no file of prompts: empty_prompt is .* delete it"):
+            stored_prompts(unity)
+
+    def test_prompts_that_are_not_finite(self, unity):
+        save_file({"prompt.depth": torch.full((2, 8), float("nan"))}, prompts_path(unity))
+        with pytest.raises(ValueError, match="unity.empty_prompt.safetensors' holds values that are not finite"):
             stored_prompts(unity)
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 
 from comfyui_strata.joint.families import FAMILIES, UNITY
+from comfyui_strata.model_loaders.convert import convert
 from comfyui_strata.model_loaders.find_comfyui import comfyui_python
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
 from comfyui_strata.tests.tiny_wan import (
     tiny_config,
+    tiny_vocabulary,
     write_empty_prompt,
     write_tiny_adapters,
     write_tiny_backbone,
+    write_tiny_checkpoint,
     write_tiny_layers,
 )
 
@@ -53,11 +56,22 @@ def write_files(base: Path) -> None:
             write_tiny_layers(path, family)
 
 
+def write_converted(base: Path) -> None:
+    """What `strata convert` makes of published checkpoints, in a folder that no loader's list shows."""
+    tokenizer = base / "tokenizer.json"
+    tokenizer.write_bytes(tiny_vocabulary())
+    for family in FAMILIES.values():
+        if not family.file_adapters:
+            checkpoint = base / (family.name + (".pth" if family.texts else ".safetensors"))
+            convert(write_tiny_checkpoint(checkpoint, family), base / "converted", tokenizer=tokenizer)
+
+
 @pytest.fixture(scope="session")
 def results(comfyui, tmp_path_factory) -> dict[str, dict]:
     """What the runner found, check by check."""
     base = tmp_path_factory.mktemp("inside")
     write_files(base)
+    write_converted(base)
     out, log = base / "results.json", base / "log.txt"
     # Nothing of this Python's environment may leak into ComfyUI's.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "VIRTUAL_ENV"}
