@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_strata import standalone
+from comfyui_strata import loading, standalone
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
@@ -50,7 +50,7 @@ def run(plate, out, *more, task="R2AIN", family="intrinsic", steps=1) -> int:
 
 def test_tasks(capsys):
     assert strata("tasks") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 30
+    assert len(capsys.readouterr().out.splitlines()) == 30 + 15 + 3  # UniVidX's two families, unity, vigu
     assert strata("tasks", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert {"family": "alpha", "task": "R2PFB", "given": ["rgb"], "made": ["alpha", "fg", "bg"], "text": False} in rows
@@ -61,7 +61,7 @@ def test_wrong_use_exits_with_2(args, capsys):
     assert strata(*args) == 2
 
 
-@pytest.mark.parametrize("command", ["", "tasks", "run", "eval", "parity", "models", "doctor"])
+@pytest.mark.parametrize("command", ["", "tasks", "run", "caption", "eval", "parity", "models", "doctor"])
 def test_help_everywhere(command, capsys):
     assert strata(*command.split(), "--help") == 0
     assert "usage: strata" in capsys.readouterr().out
@@ -198,8 +198,8 @@ def test_a_read_only_model_folder_costs_nothing_but_the_stored_embedding(plate, 
     def refused(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(standalone, "stored_prompts", lambda path: {})
-    monkeypatch.setattr(standalone, "save_prompts", refused)
+    monkeypatch.setattr(loading, "stored_prompts", lambda path: {})
+    monkeypatch.setattr(loading, "save_prompts", refused)
     encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
     assert run(plate, tmp_path / "out", "--text-encoder", encoder) == 0
     assert "could not be stored for the next run (Permission denied)" in capsys.readouterr().err
