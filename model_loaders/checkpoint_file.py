@@ -61,7 +61,7 @@ def _map_pickle(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"'{path.name}' holds Python objects beside its tensors, and opening those could run code: "
                          "where you trust it, save its 'model' alone, with torch.save, and use that.") from None
     except (RuntimeError, EOFError, OSError) as error:  # no whole zip archive, or torch's old format, which has none
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).partition(". ")[0].splitlines()[0]
         raise ValueError(f"'{path.name}' cannot be opened as a PyTorch file ({reason}): "
                          "download it again, or save it with a newer torch.") from None
     if isinstance(held, dict):

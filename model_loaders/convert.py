@@ -80,8 +80,9 @@ def _check(header: Header, wan: dict[str, str], own: dict[str, str], family: Fam
     backbone = check_backbone({ours: header.shapes[key] for key, ours in wan.items()}, name)
     sizes, tokens = check_parts({key: header.shapes[key] for key in own}, family, name)
     if sizes.dim != backbone.dim or sizes.num_layers not in (0, backbone.num_layers):
-        raise ValueError(f"'{name}' does not fit together: its layers are for {sizes.num_layers} blocks of width "
-                         f"{sizes.dim}, its backbone has {backbone.num_layers} of width {backbone.dim}.")
+        blocks = f"{sizes.num_layers} blocks of " if sizes.num_layers else ""
+        raise ValueError(f"'{name}' does not fit together: its layers are for {blocks}width {sizes.dim}, its backbone "
+                         f"is {backbone.num_layers} blocks of width {backbone.dim}; download it again.")
     return backbone.text_dim, tokens
 
 
