@@ -68,7 +68,7 @@ def embed_prompts(models: ModelSet, family: Family, device: str, prompts: Sequen
     embedded = {}
     if free or lacking:
         if models.text_encoder is None:
-            names = " and ".join(f"the fixed prompt of {name}" if name else "the empty prompt" for name in lacking)
+            names = " or ".join(f"the fixed prompt of {name}" if name else "the empty prompt" for name in lacking)
             why = "the prompt needs one" if free else f"no embedding of {names} is stored beside its layers"
             raise ValueError(f"This model has no text encoder and {why}: add --text-encoder PATH (umt5_xxl).")
         rows = encode_prompts(models.text_encoder, [*lacking.values(), *free], device=device, dtype=dtype,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .captioning import TextDraw
+from .captioning import TextDraw, forward_bar
 from .imaging.atomic import replace_file
 from .imaging.clips import read_clip, write_clip
 from .imaging.contact_sheet import contact_sheet
@@ -164,7 +164,7 @@ def _sample(job: Job, task: Task, engine: Engine, clean: Tensor, ids: Tensor | N
     steps = job.steps or (family.flow.steps if _pictures(task) else written[0].steps)
     if not _pictures(task):
         draw = TextDraw.caption("jump", steps, written[0].length, engine.experts.vocabulary, generator)
-        with draw.bar(str(task)) as bar:
+        with forward_bar(draw.forwards, str(task)) as bar:
             return clean, draw.sample(engine, task, clean, texts, bar), steps
     with tqdm(total=steps, desc=str(task), unit="step", disable=None) as bar:
         settings = {"guidance": guidance, "callback": lambda i, x: bar.update()}

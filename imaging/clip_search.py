@@ -13,9 +13,11 @@ def search_clips(path: str | Path) -> list[Path]:
 
     Every video is a clip. So are the stills and EXR frames of a folder: together, as that folder, where they are one
     sequence (names alike but for a number at the end), else one by one. What is hidden (.name) is passed over. Raises
-    ValueError for a folder without a clip.
+    FileNotFoundError when nothing is there, ValueError for a folder without a clip.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist, but a clip is needed there; check the path.")
     if not path.is_dir():
         return [path]
     found = []
