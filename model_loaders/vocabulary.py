@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from .safetensors_file import load_tensors, name_some, read_header
 
 _TENSORS = ("spiece_model", "tokenizer_json")  # of bytes, which carry either in a weight file
@@ -26,6 +29,7 @@ class Vocabulary:
 
     def __init__(self, data: bytes, name: str):
         kind = _TokenizerJson if data.startswith(b"{") else _Sentencepiece
+        self._data = data
         try:
             self._pieces = kind(data)
         except (ValueError, RuntimeError) as error:
@@ -39,6 +43,11 @@ class Vocabulary:
     def size(self) -> int:
         """V, as T5Tokenizer.vocab_size: without the `<extra_id_n>` that T5 adds."""
         return self._pieces.size
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The vocabulary as a weight file carries it, for `find_vocabulary`: a tensor of bytes by its name."""
+        name = _TENSORS[isinstance(self._pieces, _TokenizerJson)]
+        return {name: torch.frombuffer(bytearray(self._data), dtype=torch.uint8)}
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, without EOS; what the vocabulary does not know is `unknown_id`."""

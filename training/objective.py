@@ -60,6 +60,12 @@ def draw(family: Family, generator: torch.Generator, weights: Mapping[str, float
     return Draw(Task(family, roles), level, _reads(task, drop, generator), clean)
 
 
+def learnable(family: Family, weights: Mapping[str, float], present: Collection[str]) -> bool:
+    """Whether any of the tasks, by default the family's, can be learned from a clip with these layers."""
+    names = weights or dict(family.task_weights)
+    return not names or any(_remains(parse_task(family, name), set(present)) for name in names)
+
+
 def _remains(task: Task, present: set[str]) -> bool:
     """Whether a task can be learned from a clip with these layers."""
     if task.family.present is not None:
