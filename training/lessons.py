@@ -58,7 +58,8 @@ class Lessons:
         self.usable = _leave_out_idle(config, family, source, present, say)
         together = config.optimiser.batch * accelerator.num_processes
         self.batches = Batches([present[i] for i in self.usable], together, config.run.seed)
-        self.texts = _encode_texts(config, family, {about[i][1] for i in self.usable}, text_dim, store, accelerator, say)
+        prompts = {about[i][1] for i in self.usable}
+        self.texts = _encode_texts(config, family, prompts, text_dim, store, accelerator, say)
 
     @property
     def clips_hash(self) -> str:
@@ -182,7 +183,7 @@ def _encode_texts(config: TrainConfig, family: Family, prompts: set[str], text_d
     lacking = [name for name in wanted if name not in known]
     if lacking and not model.text_encoder:
         if not config.new_backbone:
-            raise ValueError("The embedding of the empty prompt (and of each stream's own) is not stored beside [model] "
+            raise ValueError("No embedding of the empty prompt (and of each stream's own) is stored beside [model] "
                              "start, so a text_encoder (umt5_xxl) is needed: name it in [model].")
         known |= {name: _draw_prompt(text_dim, config.run.seed, name) for name in lacking}
     if not model.text_encoder:

@@ -1,7 +1,7 @@
 """What streams have of their own before the first step: as much as can be a copy of the backbone's, the rest nothing.
 
-So at first UnityVideo's other layer reads as empty, and Uni-ViGU's text thinks as the video does (specs/unityvideo.md A2,
-specs/univigu.md §2).
+So at first UnityVideo's other layer reads as empty, and Uni-ViGU's text thinks as the video does. Source:
+specs/unityvideo.md A2, specs/univigu.md §2.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ class Texts:
     """Text embeddings [n, 512, E] by prompt. Without an encoder every prompt is the empty one."""
 
     def __init__(self, family: Family, known: Mapping[str, Tensor], encoder: str, folder: Path, device: str):
-        """known [1, 512, E]: embeddings that need no encoder, "" of the empty prompt and others by the stream whose fixed
-        prompt it is. encoder: UMT5's path, or ""."""
+        """known [1, 512, E]: embeddings that need no encoder, "" of the empty prompt and others by the stream whose
+        fixed prompt it is. encoder: UMT5's path, or ""."""
         self.encoder, self.folder, self.device = encoder, folder, device
         self.own = {name: known[name] for name in known if name}
         self.empty: Tensor | None = known.get("")

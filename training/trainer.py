@@ -90,7 +90,8 @@ class Trainer:
         self.network = self.accelerator.prepare(self.trainee)  # in several processes, a wrapper that adds up gradients
         self.vae = load_vae(config.model.vae, device=str(self.accelerator.device), channels=family.latents.channels)
         self.lessons = Lessons(config, family, source, self.vae, text_dim=self.trainee.backbone.config.text_dim,
-                               vocabulary=self.vocabulary, store=self.folder.store, accelerator=self.accelerator, say=self.say)
+                               vocabulary=self.vocabulary, store=self.folder.store, accelerator=self.accelerator,
+                               say=self.say)
 
     def run(self) -> dict[str, Path]:
         """Train to the last step; returns what was made, by what it is."""
