@@ -55,21 +55,22 @@ def caption_numbers(predicted: str, truth: str, facts: Facts) -> Numbers:
 def constant_caption(facts: Iterable[Facts]) -> str:
     """The best guess without looking: the caption of what is most usual among the facts of many shots.
 
-    Hardly two synthetic captions are equal, so the most frequent of them would be one like any other; this one has the
-    most frequent place, ground, camera and so on, as many objects and lights as are most frequent, of the most frequent
-    kinds, each with what is most frequent of its kind. Ties go to what came first. Raises ValueError for no facts.
+    Hardly two synthetic captions are equal, so the most frequent of them would be one like any other. This one has the
+    most frequent place and camera, what ground, walls and lights are most frequent in that place, and as many objects
+    as are most frequent, of the most frequent kinds, each with what is most frequent of its kind. Ties go to what came
+    first. Raises ValueError for no facts.
     """
     facts = list(facts)
     if not facts:
         raise ValueError("A constant caption was asked for of no shots; give the facts of some.")
     place = _usual(each.place for each in facts)
-    there = [each for each in facts if each.place == place]  # a field has no walls
+    there = [each for each in facts if each.place == place]  # a field has no walls, and a room no sun
     objects = _usual_things([each.objects for each in facts], ObjectFact)
     objects = tuple(replace(each, id=number) for number, each in enumerate(objects, start=1))
-    lights = _usual_things([each.lights for each in facts], LightFact)
-    rest = {name: _usual(getattr(each, name) for each in there)
-            for name in ("ground", "ground_texture", "wall", "camera")}
-    return caption(Facts(objects, place, lights=lights, **rest))
+    ground, texture, wall = (_usual(getattr(each, name) for each in there)
+                             for name in ("ground", "ground_texture", "wall"))
+    lights = _usual_things([each.lights for each in there], LightFact)
+    return caption(Facts(objects, place, ground, texture, wall, lights, _usual(each.camera for each in facts)))
 
 
 def shuffled_captions(captions: list[str]) -> list[str]:

@@ -126,7 +126,7 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     "densepose": (
         Metric("part accuracy", "%", "higher", partial(_densepose, "accuracy")),
         Metric("part mIoU", "", "higher", partial(_densepose, "miou")),
-        Metric("u, v error", "", "lower", partial(_densepose, "uv")),
+        Metric("uv error", "", "lower", partial(_densepose, "uv")),
         _FLICKER,
     ),
     "skeleton": (
