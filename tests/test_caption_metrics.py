@@ -205,9 +205,10 @@ def test_the_constant_caption_holds_what_is_most_usual():
 
 
 @pytest.mark.parametrize("text", [
-    "", " ", ".,.,", "\x00\ud800\n\t", "Ünïcödé 🎬 猫 ١٢٣ \u202e", "ball " * 10_000, "a red ball spins in a room. " * 999,
-    " ".join(random.Random(0).choices(VOCABULARY, k=10_000)), "((((([a-z]+)*$" * 1000, "moving " * 10_000, "x" * 60_000,
-], ids=["empty", "space", "stops", "control", "unicode", "balls", "again", "shuffled", "pattern", "moving", "long"])
+    "", " ", ".,.,", "\x00\ud800\n\t", "Ünïcödé 🎬 猫 ١٢٣ \u202e", "ball " * 10_000, "moving " * 10_000,
+    "a red ball spins in a room. " * 1500,
+    " ".join(random.Random(0).choices(VOCABULARY, k=10_000)), "((((([a-z]+)*$" * 1000, "x" * 60_000,
+], ids=["empty", "space", "stops", "control", "unicode", "balls", "moving", "again", "shuffled", "pattern", "long"])
 def test_any_text_is_measured_in_no_time(text):
     start = time.process_time()
     found = numbers(text)
