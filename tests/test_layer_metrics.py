@@ -1,6 +1,7 @@
 """Depth, segmentation, skeletons and DensePose as they are measured from pictures: known answers, one sentence."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +73,12 @@ def test_matched_miou_falls_as_labels_are_lost():
     shares = [metrics.segmentation_matched_miou(torch.where(where < lost, noise, truth), truth)
               for lost in (0.0, 0.2, 0.4, 0.6, 0.8)]
     assert shares[0] == 1 and shares == sorted(shares, reverse=True) and shares[-1] < 0.4
+
+
+def test_without_scipy_the_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(ImportError, match=r"need scikit-image, .* pip install 'comfyui-strata\[train\]'"):
+        metrics.segmentation_matched_miou(column(0, 1), column(0, 1))
 
 
 # ---- skeletons -------------------------------------------------------------------------------------------------------

@@ -27,20 +27,28 @@ def read_dots(images: Tensor) -> tuple[Tensor, Tensor]:
     """
     images = check_layer("The skeleton drawing", images, (3,)).cpu()
     least = _LEAST * math.pi * dot_radius(*images.shape[1:3]) ** 2
-    measure = skimage("measure")
-    found = []
-    for frame in images:
-        near = ((frame - COLOURS[:, None, None].double()).abs().amax(-1) <= _NEAR).numpy()  # [18, H, W]
-        spots = [measure.regionprops(measure.label(mask, connectivity=2)) for mask in near]
-        found.append([[spot.centroid[::-1] for spot in kind if spot.area >= least] for kind in spots])  # (x, y)
+    found = [_spots(frame, least) for frame in images]
     most = max(len(kind) for frame in found for kind in frame)
     places, seen = torch.zeros(len(found), most, JOINTS, 2), torch.zeros(len(found), most, JOINTS, dtype=torch.bool)
     for number, frame in enumerate(found):
         for joint, kind in enumerate(frame):
             if kind:
-                places[number, : len(kind), joint] = 0.5 + torch.tensor(kind)  # the first pixel's centre is at 0.5
+                places[number, : len(kind), joint] = torch.tensor(kind)
                 seen[number, : len(kind), joint] = True
     return places, seen
+
+
+def _spots(frame: Tensor, least: float) -> list[list[tuple[float, float]]]:
+    """By joint, the middles (x, y) in pixels of the spots of its colour in a frame [H, W, 3]."""
+    bright = (frame.amax(-1) >= 1 - _NEAR).nonzero()  # as every joint's colour is; mostly a small part of the picture
+    if not len(bright):
+        return [[] for _ in COLOURS]
+    (top, left), (bottom, right) = bright.amin(0).tolist(), bright.amax(0).tolist()
+    window, measure = frame[top : bottom + 1, left : right + 1], skimage("measure")
+    near = ((window - COLOURS[:, None, None].to(window)).abs().amax(-1) <= _NEAR).numpy()  # [18, rows, columns]
+    spots = [measure.regionprops(measure.label(mask, connectivity=2)) for mask in near]
+    return [[(left + spot.centroid[1] + 0.5, top + spot.centroid[0] + 0.5) for spot in kind if spot.area >= least]
+            for kind in spots]
 
 
 def pose_errors(
