@@ -19,6 +19,7 @@ from torch import Tensor
 from ..imaging.fit import Fit
 from ..imaging.layers import decode, encode
 from ..joint.sampling import Engine, initial_noise, sample
+from ..joint.sampling import Texts as Branches
 from ..joint.streams import Family, Task
 from ..model_loaders.vae import WanVae
 from .metrics.checks import skimage
@@ -105,13 +106,13 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts,
     A task of which the shot lacks a layer is left out there: nobody has no skeleton. Latents take the texts' device and
     dtype. Raises ValueError where a layer that the model made has NaN in it.
     """
-    family, fit = plan.family, Fit(plan.frames, plan.height, plan.width)
+    family, fit = plan.family, Fit(plan.frames, plan.height, plan.width, plan.family.latents.cell)
     for seed in plan.seeds:
         example = synthetic_example(family, seed, plan.frames, plan.height, plan.width)
         truth = example.layers
         tasks = [task for task in plan.tasks if {*task.conditions, *task.targets} <= truth.keys()]
         targets = [layer for layer in truth if any(layer in task.targets for task in tasks)]
-        latents = {layer: vae.encode(fit.pad(encode(_encoding(family, layer), images)))  # [C, T, h, w] each
+        latents = {layer: vae.encode(fit.pad(encode(family.stream(layer).encoding, images)))  # [C, T, h, w] each
                    for layer, images in truth.items() if any(layer in task.conditions + task.targets for task in tasks)}
         constant = {layer: _constant(family, layer, truth[layer]) for layer in targets}
         through = _decode(vae, family, latents, fit, targets)
@@ -137,14 +138,15 @@ def _sample(engine: Engine, task: Task, latents: Layers, text: tuple[Tensor, Ten
     """The latents [C, T, h, w] of a task's targets given its conditions out of `latents`; the network never sees the
     rest."""
     positive, negative, guidance = text
-    some = next(iter(latents.values()))
-    clean = torch.zeros(len(task.roles), *some.shape)  # [M, C, T, h, w]
+    pictures, some = task.family.pictures, next(iter(latents.values()))
+    clean = torch.zeros(len(pictures), *some.shape)  # [P, C, T, h, w]
     for layer in task.conditions:
-        clean[task.family.index(layer)] = latents[layer]
+        clean[pictures.index(layer)] = latents[layer]
     noise = initial_noise(task, tuple(some.shape[1:]), some.shape[0], seed)
-    result = sample(engine, task, clean[None].to(positive), noise.to(positive), positive, negative, guidance=guidance,
+    texts = Branches(positive if negative is None else torch.cat((positive, negative)))
+    result = sample(engine, task, clean[None].to(positive), noise.to(positive), texts, guidance=guidance,
                     steps=steps, callback=lambda i, x: on_step())
-    return {layer: result[0, task.family.index(layer)].float() for layer in task.targets}
+    return {layer: result[0, pictures.index(layer)].float() for layer in task.targets}
 
 
 def _decode(vae: WanVae, family: Family, latents: Layers, fit: Fit, layers: Iterable[str]) -> Layers:
@@ -158,12 +160,8 @@ def _constant(family: Family, layer: str, truth: Tensor) -> Tensor:
     return _finish(family, layer, truth.mean((0, 1, 2), keepdim=True).expand_as(truth))
 
 
-def _encoding(family: Family, layer: str) -> str:
-    return family.streams[family.index(layer)].encoding
-
-
 def _finish(family: Family, layer: str, images: Tensor) -> Tensor:
-    return decode(_encoding(family, layer), images)
+    return decode(family.stream(layer).encoding, images)
 
 
 def _measure_layers(layers: Layers, example: Example) -> Numbers:
