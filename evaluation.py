@@ -94,9 +94,9 @@ def _write(trial: Trial, report: Report) -> None:
 
 
 def _draw(result: Result, path: Path) -> None:
-    """A contact sheet in which each made layer is followed by the true one."""
+    """A contact sheet of the task's layers, in which each made one is followed by the true one."""
     rows = {}
-    for layer in result.task.family.layers:
+    for layer in (name for name in result.layers if name in {*result.task.conditions, *result.task.targets}):
         rows[layer] = result.layers[layer]
         if layer in result.task.targets:
             rows[f"{layer} (truth)"] = result.truth[layer]

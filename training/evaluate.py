@@ -1,7 +1,8 @@
 """How well a model makes the layers of shots it has never seen: synthetic shots of held-out seeds, exact truth.
 
 Every number stands beside those of stand-ins for the model, made from the truth, since alone it says little:
-  constant  the truth's own mean over the shot, finished as the layer's encoding is (for normals the mean direction)
+  constant  one value for the whole shot: the truth's own mean, finished as the layer's encoding is (for normals the
+            mean direction), or where a layer's code has one, that of nothing and nobody: `scores.BLANK`
   copy      the first given layer of the task, taken for the target; where nothing is given there is none
   vae       the truth through the VAE and back: what a perfect model would get
   truth     the truth itself, for relations alone: clipped to 0..1 as the network takes it, it does not fit perfectly
@@ -22,8 +23,8 @@ from ..joint.sampling import Texts as Branches
 from ..joint.streams import Family, Task
 from ..model_loaders.vae import WanVae
 from .metrics.checks import skimage
-from .scores import Layers, Numbers, measure_layer, measure_relations
-from .shots import FIRST_TRAINING_SEED, synthetic_example
+from .scores import BLANK, Layers, Numbers, measure_layer, measure_relations
+from .shots import FIRST_TRAINING_SEED, Example, synthetic_example
 
 _SMALLEST = 16  # pixels: SSIM's window is 11
 
@@ -83,8 +84,8 @@ class Texts:
 
 @dataclass(frozen=True)
 class Result:
-    """One task on one shot. `layers` and `truth` are whole sets [F, H, W, 3] in 0..1, in `layers` what was given is as
-    given. `numbers` are those of the "model" and of its stand-ins."""
+    """One task on one shot. `layers` and `truth` are all the layers that the shot has, [F, H, W, 3] in 0..1; in
+    `layers` the task's targets are the model's. `numbers` are those of the "model" and of its stand-ins."""
 
     seed: int
     task: Task
@@ -102,19 +103,21 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts,
              on_step: Callable[[], None] = lambda: None) -> Iterator[Result]:
     """Measure every task of the plan on every shot, shot by shot; `on_step` is called after each sampling step.
 
-    Latents take the texts' device and dtype. Raises ValueError where a layer that the model made has NaN in it.
+    A task of which the shot lacks a layer is left out there: nobody has no skeleton. Latents take the texts' device and
+    dtype. Raises ValueError where a layer that the model made has NaN in it.
     """
-    family, fit = plan.family, Fit(plan.frames, plan.height, plan.width)
-    targets = [layer for layer in family.layers if any(layer in task.targets for task in plan.tasks)]
+    family, fit = plan.family, Fit(plan.frames, plan.height, plan.width, plan.family.latents.cell)
     for seed in plan.seeds:
-        truth = synthetic_example(family, seed, plan.frames, plan.height, plan.width).layers
-        latents = torch.stack([vae.encode(fit.pad(encode(stream.encoding, truth[stream.name])))
-                               for stream in family.streams])  # [M, C, T, h, w]
-        constant = {layer: _finish(family, layer, truth[layer].mean((0, 1, 2), keepdim=True).expand_as(truth[layer]))
-                    for layer in targets}
+        example = synthetic_example(family, seed, plan.frames, plan.height, plan.width)
+        truth = example.layers
+        tasks = [task for task in plan.tasks if {*task.conditions, *task.targets} <= truth.keys()]
+        targets = [layer for layer in truth if any(layer in task.targets for task in tasks)]
+        latents = {layer: vae.encode(fit.pad(encode(family.stream(layer).encoding, images)))  # [C, T, h, w] each
+                   for layer, images in truth.items() if any(layer in task.conditions + task.targets for task in tasks)}
+        constant = {layer: _constant(family, layer, truth[layer]) for layer in targets}
         through = _decode(vae, family, latents, fit, targets)
-        measured = {"constant": _measure_layers(constant, truth), "vae": _measure_layers(through, truth)}
-        for task in plan.tasks:
+        measured = {"constant": _measure_layers(constant, example), "vae": _measure_layers(through, example)}
+        for task in tasks:
             made = _sample(engine, task, latents, texts.of(task, seed), plan.steps, plan.noise_seed(seed), on_step)
             sets = {"model": _decode(vae, family, made, fit, task.targets), "constant": constant, "vae": through}
             if task.conditions:
@@ -123,36 +126,46 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts,
             numbers = {}
             for name, layers in sets.items():
                 layers = {layer: layers[layer] for layer in task.targets}
-                alone = measured[name] if name in measured else _measure_layers(layers, truth)
+                alone = measured[name] if name in measured else _measure_layers(layers, example)
                 numbers[name] = {key: number for key, number in alone.items() if key[0] in layers}
                 numbers[name] |= measure_relations(task, truth | layers)
             numbers["truth"] = measure_relations(task, truth)
             yield Result(seed, task, truth | sets["model"], truth, numbers)
 
 
-def _sample(engine: Engine, task: Task, latents: Tensor, text: tuple[Tensor, Tensor | None, float], steps: int,
-            seed: int, on_step: Callable[[], None]) -> Tensor:
-    """The latents [M, C, T, h, w] of a task given its conditions out of `latents`; the network never sees the rest."""
+def _sample(engine: Engine, task: Task, latents: Layers, text: tuple[Tensor, Tensor | None, float], steps: int,
+            seed: int, on_step: Callable[[], None]) -> Layers:
+    """The latents [C, T, h, w] of a task's targets given its conditions out of `latents`; the network never sees the
+    rest."""
     positive, negative, guidance = text
-    clean = torch.zeros_like(latents)
-    given = [task.family.index(layer) for layer in task.conditions]
-    clean[given] = latents[given]
-    noise = initial_noise(task, tuple(latents.shape[2:]), latents.shape[1], seed)
+    pictures, some = task.family.pictures, next(iter(latents.values()))
+    clean = torch.zeros(len(pictures), *some.shape)  # [P, C, T, h, w]
+    for layer in task.conditions:
+        clean[pictures.index(layer)] = latents[layer]
+    noise = initial_noise(task, tuple(some.shape[1:]), some.shape[0], seed)
     texts = Branches(positive if negative is None else torch.cat((positive, negative)))
     result = sample(engine, task, clean[None].to(positive), noise.to(positive), texts, guidance=guidance,
                     steps=steps, callback=lambda i, x: on_step())
-    return result[0].float()
+    return {layer: result[0, pictures.index(layer)].float() for layer in task.targets}
 
 
-def _decode(vae: WanVae, family: Family, latents: Tensor, fit: Fit, layers: Iterable[str]) -> Layers:
-    """The named layers of latents [M, C, T, h, w] as finished pictures."""
-    return {layer: _finish(family, layer, fit.crop(vae.decode(latents[family.index(layer)]).cpu())) for layer in layers}
+def _decode(vae: WanVae, family: Family, latents: Layers, fit: Fit, layers: Iterable[str]) -> Layers:
+    """The named layers of latents [C, T, h, w] as finished pictures."""
+    return {layer: _finish(family, layer, fit.crop(vae.decode(latents[layer]).cpu())) for layer in layers}
+
+
+def _constant(family: Family, layer: str, truth: Tensor) -> Tensor:
+    if layer in BLANK:
+        return torch.full_like(truth, BLANK[layer])
+    return _finish(family, layer, truth.mean((0, 1, 2), keepdim=True).expand_as(truth))
 
 
 def _finish(family: Family, layer: str, images: Tensor) -> Tensor:
-    return decode(family.streams[family.index(layer)].encoding, images)
+    return decode(family.stream(layer).encoding, images)
 
 
-def _measure_layers(layers: Layers, truth: Layers) -> Numbers:
-    return {key: number for layer, images in layers.items()
-            for key, number in measure_layer(layer, images, truth[layer]).items()}
+def _measure_layers(layers: Layers, example: Example) -> Numbers:
+    numbers = {}
+    for layer, images in layers.items():
+        numbers |= measure_layer(layer, images, example.layers[layer], example.exact.get(layer, ()))
+    return numbers
