@@ -164,8 +164,9 @@ class Family:
     names the tasks trained with a prompt, None is all. `no_prompt`: what a task without a prompt reads, the embedding
     of the "empty" prompt or "zeros". `task_weights`: how often its training draws each task, none where all alike.
     `frames`, `height`, `width` (pixels) and `rate` (frames per second) are the published defaults, `guidance` the
-    published CFG scale for a prompt that is not empty, `negative_prompt` the published one. `latents` and `text` say how pictures and prompts are brought to the network. `variant` is how it
-    departs from what is published; `families.vary` sets it with all that follows from it.
+    published CFG scale for a prompt that is not empty, `negative_prompt` the published one. `latents` and `text` say
+    how pictures and prompts are brought to the network. `variant` is how it departs from what is published;
+    `families.vary` sets it with all that follows from it.
     """
 
     name: str

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..imaging.colour import linear_to_srgb
 from ..joint.streams import Family
 from .pictures import CODES
+from .rendering.captions import summary
 from .scenes import render
 
 # Seeds below this are for measuring and are never trained on; training counts up from here.
@@ -18,15 +19,18 @@ _ANTIALIAS = 2  # softer textures: what a lens and a video codec leave of them
 
 @dataclass(frozen=True)
 class Example:
-    """One shot: its layers by the family's names, [F, H, W, 3] each in 0..1 as the network takes them, and a caption.
+    """One shot: its layers by the family's names, [F, H, W, 3] each in 0..1 as the network takes them, its prompt, and
+    what the family's text streams say of it.
 
-    `layers` may lack some of the family's. `name` says which shot it is, in messages. `exact` holds what pictures and
-    caption leave out of the truth, for measuring alone: by layer what `pictures.CODES` says, by "caption" its Facts.
+    `layers` and `texts` may lack some of the family's. `name` says which shot it is, in messages. `exact` holds what
+    pictures and caption leave out of the truth, for measuring alone: by layer what `pictures.CODES` says, by "caption"
+    its Facts.
     """
 
     name: str
     layers: dict[str, Tensor]
     prompt: str
+    texts: dict[str, str] = field(default_factory=dict)
     exact: dict[str, tuple] = field(default_factory=dict)
 
 
@@ -56,7 +60,10 @@ def synthetic_example(family: Family, seed: int, frames: int, height: int, width
         if _is_there(name, image):
             layers[name] = image
             exact |= {name: data} if data else {}
-    return Example(f"synthetic shot {seed}", layers, shot.caption, exact)
+    # Where a caption is learned, the prompt says less than it (Uni-ViGU's second stage).
+    texts = dict.fromkeys(family.texts, shot.caption)
+    prompt = summary(shot.facts) if texts else shot.caption
+    return Example(f"synthetic shot {seed}", layers, prompt, texts, exact)
 
 
 def _is_there(layer: str, image: Tensor) -> bool:
