@@ -20,7 +20,7 @@ from .imaging.layers import decode, encode
 from .joint.adapters import AdapterBank, AdapterSettings
 from .joint.attention import get_attention
 from .joint.channels import check_channels
-from .joint.sampling import Engine, effective_guidance, initial_noise, sample
+from .joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample
 from .joint.streams import Family, Task
 from .joint.transformer import Host
 from .model_loaders.adapters import check_fits, load_adapters, load_empty_prompt, save_empty_prompt
@@ -86,7 +86,7 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
 
     bank = load_bank(models, family, job.device)
     task, family = replace(job.task, family=bank.family), bank.family  # the file may hold a variant
-    positive, negative, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
+    texts, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
     engine, vae = load_engine(models, bank, job.device, host)
     dtype = working_dtype(job.device)
     clean = torch.zeros(1, len(family.streams), LATENT_CHANNELS, *fit.latent)
@@ -96,7 +96,7 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     noise = initial_noise(task, fit.latent, clean.shape[2], job.seed)
     steps = job.steps or family.flow.steps
     with tqdm(total=steps, desc=str(job.task), unit="step", disable=None) as bar:
-        result = sample(engine, task, clean.to(job.device, dtype), noise.to(job.device, dtype), positive, negative,
+        result = sample(engine, task, clean.to(job.device, dtype), noise.to(job.device, dtype), texts,
                         guidance=guidance, steps=steps, callback=lambda i, x: bar.update())
     layers = dict(images)
     for layer in job.task.targets:
@@ -169,8 +169,8 @@ def _read_inputs(job: Job) -> tuple[dict[str, Tensor], Fraction]:
     return images, rates[0] if rates else Fraction(family.rate)
 
 
-def _texts(job: Job, models: ModelSet) -> tuple[Tensor, Tensor | None, float]:
-    """Embeddings [1, W, E] of the prompt and, where guidance needs it, of the negative one; and that guidance."""
+def _texts(job: Job, models: ModelSet) -> tuple[Texts, float]:
+    """The prompt's embedding and, where guidance needs it, the negative one's; and that guidance."""
     family, empty = job.task.family, not job.prompt.strip()
     asked = family.guidance if job.guidance is None else job.guidance
     guidance = effective_guidance(asked, empty)
@@ -179,13 +179,13 @@ def _texts(job: Job, models: ModelSet) -> tuple[Tensor, Tensor | None, float]:
     if not empty and not job.task.uses_text:
         say(f"Warning: {job.task} was trained with an empty prompt; yours may do harm.")
     if empty:
-        return empty_context(models, job.device), None, guidance
+        return Texts(empty_context(models, job.device)), guidance
     if models.text_encoder is None:
         raise ValueError("This model has no text encoder and the prompt needs one: add --text-encoder PATH (umt5_xxl).")
     away = family.negative_prompt if job.negative is None else job.negative
     prompts = [job.prompt] + ([away] if guidance != 1.0 else [])
     rows = encode_prompts(models.text_encoder, prompts, device=job.device, dtype=working_dtype(job.device))
-    return rows[:1], rows[1:] if guidance != 1.0 else None, guidance
+    return Texts(rows), guidance
 
 
 def _write(job: Job, models: ModelSet, layers: dict[str, Tensor], rate: Fraction, steps: int,

@@ -109,7 +109,7 @@ class Case:
 
     def plain(self, task: Task) -> Tensor:
         """The plain reading's targets."""
-        times = stream_times(0.75, task.roles, INTRINSIC.flow, self.x.device).flatten()
+        times = torch.cat(stream_times(task, 0.75, device=self.x.device)).flatten()
         with torch.inference_mode():
             out = plain_forward(self.model, self.bank, task, self.x, times, self.context)
         return out[[i for i, role in enumerate(task.roles) if role is Role.TARGET]]
@@ -119,11 +119,11 @@ class Case:
         x = self.x.unsqueeze(0)
         engine = Engine(self.model, self.bank, AdapterSettings.published(INTRINSIC), Host())
         layout, adapters = engine.bind(task, x)
-        times = stream_times(0.75, task.roles, INTRINSIC.flow, x.device)
+        times = stream_times(task, 0.75, device=x.device)
         with torch.inference_mode():
-            out = joint_forward(self.model, x, times, self.context, layout=layout, adapters=adapters,
-                                context_index=[[0] * len(task.roles)], host=engine.host)[0]
-        return out[sorted(range(len(layout.outputs)), key=layout.outputs.__getitem__)]
+            out = joint_forward(self.model, x.unbind(1), times, self.context, layout=layout, adapters=adapters,
+                                context_index=[[0] * len(task.roles)], host=engine.host)
+        return torch.cat([out[layout.outputs.index(row)] for row in sorted(layout.outputs)])
 
 
 def seconds(function, task: Task) -> float:

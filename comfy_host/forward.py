@@ -79,11 +79,12 @@ def injected_forward(module, family: Family, bank: AdapterBank, settings: Adapte
             layout = make_layout(family, roles, settings.active(family, roles), grid, module.dim // module.num_heads,
                                  options=rope, device=x.device)
             velocity = joint_forward(
-                module, latents[clips], times[clips], context, layout=layout, context_index=[texts[n] for n in clips],
+                module, latents[clips].unbind(1), times[clips].unbind(1), context, layout=layout,
+                context_index=[texts[n] for n in clips],
                 adapters=ActiveAdapters(bank, settings, layout),
                 host=ComfyHost(transformer_options, x, len(module.blocks)))
-            for j, stream in enumerate(layout.outputs):
-                out[clips, stream] = velocity[:, j]
+            for stream, part in zip(layout.outputs, velocity):
+                out[clips, stream] = part
         return out.flatten(0, 1)[..., :height, :width]
 
     return forward

@@ -1,7 +1,8 @@
 """Between a clip's true size and the sizes the network takes.
 
-The video VAE turns pixel frame 0 into latent frame 0 and every following 4 pixel frames into one, each 8x8 pixels into
-one cell; the transformer then joins 2x2 cells. So a clip must hold 4n+1 frames of sizes that are multiples of 16.
+The video VAE turns pixel frame 0 into latent frame 0 and every following 4 pixel frames into one, each 8x8 pixels (Wan
+2.1) or 16x16 (Wan 2.2) into one cell; the transformer then joins 2x2 cells. So a clip must hold 4n+1 frames of sizes
+that are multiples of 16 or 32.
 F, H, W: pixel frames, height, width. T, h, w: the same of the latent. C: channels.
 """
 
@@ -11,20 +12,21 @@ import torch.nn.functional
 from torch import Tensor
 
 _TIME = 4
-_CELL = 8
-_PATCH = 16
+_PATCH = 2  # cells
 
 
 @dataclass(frozen=True)
 class Fit:
     """The true size of a clip, and the way to the network's size and back.
 
-    frames, height, width: at least 1 each, in pixels; a ValueError says so otherwise.
+    frames, height, width: at least 1 each, in pixels; a ValueError says so otherwise. cell: the height and width in
+    pixels of a latent cell, 8 of Wan 2.1's VAE, 16 of Wan 2.2's.
     """
 
     frames: int
     height: int
     width: int
+    cell: int = 8
 
     def __post_init__(self):
         if min(self.frames, self.height, self.width) < 1:
@@ -35,18 +37,18 @@ class Fit:
 
     @property
     def padded(self) -> tuple[int, int, int]:
-        """(F', H', W'): frames rounded up to 4n+1, height and width rounded up to multiples of 16."""
+        """(F', H', W'): frames rounded up to 4n+1, height and width rounded up to multiples of two cells."""
         return (
             _round_up(self.frames - 1, _TIME) + 1,
-            _round_up(self.height, _PATCH),
-            _round_up(self.width, _PATCH),
+            _round_up(self.height, _PATCH * self.cell),
+            _round_up(self.width, _PATCH * self.cell),
         )
 
     @property
     def latent(self) -> tuple[int, int, int]:
         """(T, h, w) of the padded clip's latent."""
         frames, height, width = self.padded
-        return (frames - 1) // _TIME + 1, height // _CELL, width // _CELL
+        return (frames - 1) // _TIME + 1, height // self.cell, width // self.cell
 
     def pad(self, images: Tensor) -> Tensor:
         """Fill [F, H, W, C] up to [F', H', W', C] by repeating the last frame and the right and bottom edge pixels.
@@ -73,7 +75,7 @@ class Fit:
         marked = self.pad((mask > 0).float()[..., None]).movedim(-1, 0)  # [F, H, W] -> [1, F', H', W']
         # Frame 0 alone is the first latent frame: three copies before it make every latent frame cover 4 pixel frames.
         marked = torch.cat([marked[:, :1].expand(-1, _TIME - 1, -1, -1), marked], dim=1)  # [1, 4T, H', W']
-        return torch.nn.functional.max_pool3d(marked[None], (_TIME, _CELL, _CELL))[0]  # [1, T, h, w]
+        return torch.nn.functional.max_pool3d(marked[None], (_TIME, self.cell, self.cell))[0]  # [1, T, h, w]
 
     def expand_mask(self, latent_mask: Tensor) -> Tensor:
         """The pixels that a latent mask marks: [T, h, w], marked where above 0, to [F, H, W] bool in the true size.
@@ -82,7 +84,7 @@ class Fit:
         """
         self._expect(latent_mask, self.latent, "expand a latent mask of")
         pixels = latent_mask > 0
-        for dim, size in enumerate((_TIME, _CELL, _CELL)):
+        for dim, size in enumerate((_TIME, self.cell, self.cell)):
             pixels = pixels.repeat_interleave(size, dim)
         return pixels[_TIME - 1 :][: self.frames, : self.height, : self.width]  # [4T, H', W'] -> [F, H, W]
 
@@ -94,8 +96,8 @@ class Fit:
             )
 
 
-def common_fit(images: dict[str, Tensor]) -> Fit:
-    """The size that the layers of one shot share: name -> [F, H, W, C]. A still goes with any length.
+def common_fit(images: dict[str, Tensor], cell: int = 8) -> Fit:
+    """The size that the layers of one shot share: name -> [F, H, W, C]. A still goes with any length. cell as of `Fit`.
 
     Raises ValueError, naming the layers, when their sizes or lengths differ."""
     sizes = {layer: tuple(image.shape[1:3]) for layer, image in images.items()}
@@ -106,7 +108,7 @@ def common_fit(images: dict[str, Tensor]) -> Fit:
     if len(set(lengths.values())) > 1:
         named = ", ".join(f"{layer} {count}" for layer, count in lengths.items())
         raise ValueError(f"The given layers differ in length ({named} frames): cut them to one length.")
-    return Fit(max([1, *lengths.values()]), *next(iter(sizes.values())))
+    return Fit(max([1, *lengths.values()]), *next(iter(sizes.values())), cell)
 
 
 def still_to_clip(images: Tensor, frames: int) -> Tensor:

@@ -18,16 +18,17 @@ ROLE_VALUES = {Role.CONDITION: 1.0, Role.TARGET: 0.0, Role.ABSENT: -1.0}
 
 
 def join_channels(latents: Tensor, roles: Sequence[Role]) -> Tensor:
-    """latents [N, M, C, F, Y, X] -> [N, 1, M*(C+1), F, Y, X]: each stream's channels and one that tells its role."""
+    """latents [N, M, C, F, Y, X] -> [N, M*(C+1), F, Y, X]: each stream's channels and one that tells its role."""
     absent = torch.tensor([role is Role.ABSENT for role in roles], device=latents.device).view(-1, 1, 1, 1, 1)
     told = latents.new_tensor([ROLE_VALUES[role] for role in roles]).view(-1, 1, 1, 1, 1)
     told = told.expand(*latents.shape[:2], 1, *latents.shape[3:])
-    return torch.cat((latents.masked_fill(absent, 0), told), dim=2).flatten(1, 2).unsqueeze(1)
+    return torch.cat((latents.masked_fill(absent, 0), told), dim=2).flatten(1, 2)
 
 
-def split_channels(velocity: Tensor, streams: int, rows: Sequence[int]) -> Tensor:
-    """velocity [N, 1, M*C, F, Y, X] of all `streams` -> [N, len(rows), C, F, Y, X]."""
-    return velocity.squeeze(1).unflatten(1, (streams, -1))[:, list(rows)]
+def split_channels(velocity: Tensor, streams: int, rows: Sequence[int]) -> tuple[Tensor, ...]:
+    """velocity [N, M*C, F, Y, X] of all `streams` -> that of each of `rows`, [N, C, F, Y, X]."""
+    parts = velocity.unflatten(1, (streams, -1)).unbind(1)
+    return tuple(parts[row] for row in rows)
 
 
 def backbone_channels(family: Family, channels: int) -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """The published systems as data, and task names in and out.
 
 UniVidX (github houyuanchen111/UniVidX, Apache-2.0): Wan2.1-T2V-14B with gated LoRA, two checkpoints of 4 layers each.
+UnityVideo (github dvlab-research/UnityVideo, MIT): Wan2.2-TI2V-5B trained whole, rgb with one of five other layers.
+Uni-ViGU (github Fr0zenCrane/Uni-ViGU): Wan2.1-T2V-1.3B trained whole, with a caption of token ids.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ import difflib
 from dataclasses import replace
 from itertools import combinations
 
-from .streams import Family, FlowSpec, Role, StreamSpec, Task
-from .variants import SHARED, Variant
+from .streams import Family, FlowSpec, LatentSpec, Own, Role, StreamSpec, Task, TextSpec, TokenSpec
+from .variants import ADAPTER_CHOICES, PRESENCE_CHOICES, SHARED, Variant
 
 # Wan 2.1's stock negative prompt, which the published scripts use: over-exposed, static, blurred, subtitles, ...
 WAN_NEGATIVE_PROMPT = (
@@ -21,6 +23,7 @@ WAN_NEGATIVE_PROMPT = (
 INTRINSIC = Family(
     name="intrinsic",
     title="UniVidX intrinsic: rgb, albedo, irradiance, normal",
+    backbone="Wan2.1-T2V-14B",
     streams=(
         StreamSpec("rgb", "R", "rgb"),
         StreamSpec("albedo", "A", "albedo"),
@@ -43,6 +46,7 @@ INTRINSIC = Family(
 ALPHA = Family(
     name="alpha",
     title="UniVidX alpha: rgb (the blended plate), alpha, fg, bg",
+    backbone="Wan2.1-T2V-14B",
     streams=(
         # The file holds an adapter "com" for the plate, but the authors' code asks for "rgb", which does not exist:
         # the plate runs on the bare backbone, as a target too.
@@ -63,18 +67,99 @@ ALPHA = Family(
     negative_prompt=WAN_NEGATIVE_PROMPT,
 )
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (INTRINSIC, ALPHA)}
+
+
+def _world_layer(name: str, letter: str, prompt: str) -> StreamSpec:
+    """A layer beside UnityVideo's rgb: all five share projections and head, and each has its vector and sentence."""
+    return StreamSpec(name, letter, encoding=name, columns=1, prompt=prompt,
+                      own=Own(embedding="layer", identity=name, head="layer"))
+
+
+# How often the release trains a layer (of 1.4), and how often it makes rgb and layer, the layer, or rgb.
+_LAYER_WEIGHTS = {"D": 0.2, "F": 0.2, "P": 0.2, "K": 0.4, "S": 0.4}
+_DIRECTION_WEIGHTS = {"t2R{}": 0.5, "R2{}": 0.25, "{}2R": 0.25}
+
+UNITY = Family(
+    name="unity",
+    title="UnityVideo: rgb with depth, flow, densepose, skeleton or segmentation",
+    backbone="Wan2.2-TI2V-5B",
+    streams=(
+        StreamSpec("rgb", "R"),
+        # The sentences are those of the training, to the letter.
+        _world_layer("depth", "D", "depth map visualization, scene depth from camera, near in warm colors and far in "
+                                   "cool colors."),
+        _world_layer("flow", "F", "optical flow visualization showing motion direction with color and magnitude with "
+                                  "intensity."),
+        _world_layer("densepose", "P", "densepose visualization with body part UV coordinates."),
+        _world_layer("skeleton", "K", "human skeleton pose visualization with body keypoints and limbs."),
+        _world_layer("segmentation", "S", "segmentation mask of foreground objects against background."),
+    ),
+    flow=FlowSpec(shift=1.0, steps=20, condition_index=None, condition_time="targets", round_time=None,
+                  training_shift=5.0, training_times="logit_normal", weighting="same"),
+    text_tasks=None,
+    guidance=1.0,
+    height=256,
+    width=256,
+    frames=33,
+    rate=8,
+    negative_prompt=WAN_NEGATIVE_PROMPT,
+    present=2,
+    task_weights=tuple((direction.format(layer), often * share / 1.4)
+                       for direction, share in _DIRECTION_WEIGHTS.items() for layer, often in _LAYER_WEIGHTS.items()),
+    latents=LatentSpec(channels=48, cell=16),
+)
+
+VIGU = Family(
+    name="vigu",
+    title="Uni-ViGU: video with its caption",
+    backbone="Wan2.1-T2V-1.3B",
+    streams=(
+        StreamSpec("rgb", "R"),
+        StreamSpec("caption", "C", encoding=None, tokens=TokenSpec(),
+                   own=Own(embedding="text", time="text", ffn="text", head="text")),
+    ),
+    flow=FlowSpec(shift=3.0, steps=100, condition_index=None, weighting="same"),
+    text_tasks=frozenset({"C2R", "t2RC"}),
+    guidance=5.0,
+    height=480,
+    width=832,
+    frames=81,
+    rate=16,
+    negative_prompt="",
+    # A caption without a hint reads zeros, guidance steers away from the empty prompt: two different nothings.
+    no_prompt="zeros",
+    task_weights=(("t2RC", 1.0),),
+    latents=LatentSpec(normalised=False),
+    text=TextSpec(share_first_bias=True, zero_padding=False, clean=False),
+)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (INTRINSIC, ALPHA, UNITY, VIGU)}
 
 
 def vary(family: Family, variant: Variant) -> Family:
-    """A published family as this variant. Raises ValueError for a family that is a variant already."""
+    """A published family as this variant. Raises ValueError for a family that is a variant already, and for choices
+    that this family does not have."""
     if family.variant != Variant():
         raise ValueError(f"The {family.name} family is a variant already ({family.variant}): vary the published one.")
+    choices = ADAPTER_CHOICES if family.file_adapters else PRESENCE_CHOICES if family.present else {}
+    for name in variant.changes():
+        if name not in choices:
+            raise ValueError(f"The {family.name} family has no {name} to choose"
+                             + (f"; its choices are {', '.join(choices)}." if choices else "."))
     if variant.adapters == "shared":
         family = replace(family, streams=tuple(replace(stream, adapter=SHARED) for stream in family.streams),
                          file_adapters=(SHARED,), ffn_adapter=SHARED)
     if variant.ffn == "per_stream":
         family = replace(family, ffn_adapter=None)
+    if variant.condition_time == "own":
+        family = replace(family, flow=replace(family.flow, condition_time="own"))
+    if variant.modulation == "per_stream":
+        family = replace(family, streams=tuple(
+            replace(stream, own=replace(stream.own, modulation=stream.name)) for stream in family.streams))
+    if variant.together == "all":
+        # Further layers lie further right, each as far from the one before it as the first from rgb.
+        family = replace(family, present=len(family.streams), streams=tuple(
+            replace(stream, columns=i) for i, stream in enumerate(family.streams)))
     return replace(family, variant=variant)
 
 
@@ -86,25 +171,33 @@ def get_family(name: str) -> Family:
 
 
 def tasks(family: Family) -> tuple[Task, ...]:
-    """Every task of a family with all its streams present: 2^M - 1 of them, fewest conditions first, in row order."""
+    """The tasks of a family, fewest conditions first, in row order: all its streams in the 2^M - 1 ways in which at
+    least one is generated; where not all are present, the first with each of the others in the three such ways."""
     rows = range(len(family.streams))
+    sets = [tuple(rows)] if family.present is None else [(0, other) for other in rows[1:]]
     return tuple(
-        Task(family, tuple(Role.CONDITION if i in given else Role.TARGET for i in rows))
-        for n in range(len(family.streams))
-        for given in combinations(rows, n)
+        Task(family, tuple(
+            Role.CONDITION if i in given else Role.TARGET if i in present else Role.ABSENT for i in rows))
+        for n in range(len(sets[0]))
+        for present in sets
+        for given in combinations(present, n)
     )
 
 
 def parse_task(family: Family, name: str) -> Task:
     """The task written `name`: conditions, "2", targets, letters in any order and case; "t" stands for no condition.
 
-    Every letter of the family must stand on one side. Raises ValueError with the nearest right names otherwise.
+    Every letter of the family stands on one side, or, where not all layers are present, those that are. Raises
+    ValueError with the nearest right names otherwise.
     """
     given, two, made = name.strip().upper().partition("2")
     given = given.removeprefix("T")
     letters = [s.letter for s in family.streams]
-    if two and made and sorted(given + made) == sorted(letters):
-        return Task(family, tuple(Role.CONDITION if x in given else Role.TARGET for x in letters))
+    known = len(set(given + made)) == len(given + made) and set(given + made) <= set(letters)
+    if two and made and known and (family.present is not None or len(given + made) == len(letters)):
+        family.check_present({letters.index(x) for x in given + made})
+        return Task(family, tuple(
+            Role.CONDITION if x in given else Role.TARGET if x in made else Role.ABSENT for x in letters))
 
     def likeness(candidate: str) -> tuple[int, float]:
         """Letters that stand on the right side, then likeness as text."""
@@ -114,5 +207,6 @@ def parse_task(family: Family, name: str) -> Task:
 
     nearest = sorted(map(str, tasks(family)), key=likeness, reverse=True)[:3]
     key = ", ".join(f"{s.letter} {s.name}" for s in family.streams)
-    raise ValueError(f"'{name}' is no task of the {family.name} family ({key}; each on one side of the 2); "
+    which = "each" if family.present is None else "those that take part"
+    raise ValueError(f"'{name}' is no task of the {family.name} family ({key}; {which} on one side of the 2); "
                      f"the nearest are {', '.join(nearest)}.")

@@ -1,4 +1,4 @@
-"""The continuous flow: z = (1 - sigma) x + sigma noise, velocity = noise - x, Euler from sigma 1 to 0."""
+"""The continuous flow of pictures: z = (1 - sigma) x + sigma noise, velocity = noise - x, Euler from sigma 1 to 0."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .streams import FlowSpec, Role
+from .streams import FlowSpec, Role, Task
 
 
 def schedule(steps: int, shift: float) -> Tensor:
@@ -21,21 +21,37 @@ def schedule(steps: int, shift: float) -> Tensor:
 
 
 def condition_sigma(flow: FlowSpec) -> float:
-    """The noise level at which a CONDITION is held: sigma `condition_index` of the training schedule (0.00498)."""
+    """The noise level at which a CONDITION is held: sigma `condition_index` of the training schedule (0.00498), or
+    0 where there is none."""
+    if flow.condition_index is None:
+        return 0.0
     return float(schedule(flow.training_steps, flow.shift)[flow.condition_index])
 
 
 def network_time(sigma: Tensor, flow: FlowSpec) -> Tensor:
     """What the time embedding receives for sigma 0..1: 0..1000, rounded as the family rounds. float32."""
-    time = sigma.float() * 1000.0
+    return rounded_time(sigma.float() * 1000.0, flow)
+
+
+def rounded_time(time: Tensor, flow: FlowSpec) -> Tensor:
+    """A time 0..1000 as the family rounds it, float32."""
     return time if flow.round_time is None else time.to(getattr(torch, flow.round_time)).float()
 
 
-def stream_times(sigma: Tensor | float, roles: tuple[Role, ...], flow: FlowSpec, device=None) -> Tensor:
-    """Times [1, M, 1] of whole streams: targets at `sigma`, conditions at theirs."""
-    held = condition_sigma(flow)
-    values = torch.tensor([float(sigma) if role is Role.TARGET else held for role in roles], device=device)
-    return network_time(values, flow).view(1, -1, 1)
+def told_sigma(role: Role, sigma: float, flow: FlowSpec) -> float:
+    """The sigma that the network is told of a picture while the targets are at `sigma`."""
+    return sigma if role is Role.TARGET or flow.condition_time == "targets" else condition_sigma(flow)
+
+
+def stream_times(task: Task, sigma: float, text_time: float = 0.0, device=None) -> list[Tensor]:
+    """Times [1, 1] of whole streams, in row order, while pictures that are generated are at `sigma`. A text that is
+    generated is at `text_time`, 0..1000; one that is given at 0."""
+    flow = task.family.flow
+    pictures = {role: network_time(torch.tensor([[told_sigma(role, sigma, flow)]], device=device), flow)
+                for role in task.roles}
+    texts = {role: rounded_time(torch.tensor([[text_time if role is Role.TARGET else 0.0]], device=device), flow)
+             for role in task.roles}
+    return [(texts if stream.tokens else pictures)[role] for stream, role in zip(task.family.streams, task.roles)]
 
 
 def noise_conditions(clean: Tensor, noise: Tensor, roles: tuple[Role, ...], flow: FlowSpec) -> Tensor:

@@ -7,6 +7,7 @@ Full self-attention over the packed sequence is the one thing that crosses betwe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from .adapters import ActiveAdapters, BlockAdapters
 from .attention import Attention, sdpa
 from .channels import join_channels, split_channels
-from .layout import Layout
+from .experts import Experts
+from .layout import Layout, Run
 from .rope import rotate
 
 
@@ -48,32 +50,52 @@ class Host:
         return x
 
 
+# Rows of a modulation table for the tokens of a run of streams: how many tokens, and [N, K, 1, D], a row for each of
+# their K equal pieces.
+Rows = list[tuple[int, Tensor]]
+
+
 class Modulation:
-    """AdaLN rows of every token, kept once per distinct time.
+    """AdaLN rows of every token, kept once per distinct time of streams that share their time network and vector."""
 
-    `index` [N, K] says which distinct time each of the K equal pieces of the packed sequence has; `values` [U, 6, D].
-    """
+    def __init__(self, model: nn.Module, experts: Experts | None, times: Sequence[Tensor], layout: Layout,
+                 dtype: torch.dtype):
+        """times: one for each stream in packing order, [N, P] in 0..1000: P = 1 a stream, f a latent frame or L a
+        token."""
+        self.lengths, self._known = layout.lengths, {}
+        self.index: list[Tensor] = list(times)  # [N, P]: which of `values` a piece has
+        embeddings, values, known = [], [], 0
+        alike: dict[tuple, list[int]] = {}
+        for place, stream in enumerate(layout.streams):
+            alike.setdefault((stream.own.time, stream.own.modulation), []).append(place)
+        for (time, vector), places in alike.items():
+            network = experts.time[time] if time else model
+            # Times are few (target, condition) even where there is one per token, and the projection is 6D wide.
+            distinct, which = torch.cat([times[p].flatten() for p in places]).unique(return_inverse=True)
+            embedding = network.time_embedding(sinusoid(distinct, model.freq_dim).to(dtype))  # [U, D]
+            told = embedding + experts.modulation[vector].to(embedding) if vector else embedding
+            embeddings.append(embedding)
+            values.append(network.time_projection(told).unflatten(-1, (6, -1)))
+            for place, part in zip(places, which.split([times[p].numel() for p in places])):
+                self.index[place] = known + part.view_as(times[place])
+            known += len(distinct)
+        self.embedding, self.values = torch.cat(embeddings), torch.cat(values)  # [U, D], [U, 6, D]
 
-    def __init__(self, model: nn.Module, times: Tensor, dtype: torch.dtype):
-        """times [N, S, P] in 0..1000: P = 1 a stream, f a latent frame or L a token."""
-        # Times are few (target, condition) even where there is one per token, and the projection is 6D wide.
-        distinct, index = times.flatten(1).unique(return_inverse=True)
-        self.embedding = model.time_embedding(sinusoid(distinct, model.freq_dim).to(dtype))  # [U, D]
-        self.values = model.time_projection(self.embedding).unflatten(-1, (6, -1))
-        self.index = index
+    def rows(self, table: Tensor, j: int, places: range) -> Rows:
+        """Row j of a block's table plus the time's, for the streams at these places."""
+        return self._gather(table[0, j].to(self.values) + self.values[:, j], places)
 
-    def rows(self, table: Tensor, j: int, tokens: int, keep: int) -> Tensor:
-        """Row j of a block's table plus the time's, for the last `keep` of `tokens` tokens: [N, K', 1, D]."""
-        return self._gather(table[0, j].to(self.values) + self.values[:, j], tokens, keep)
+    def head_rows(self, table: Tensor, j: int, places: range) -> Rows:
+        """The same for a head's table, which adds to the embedding itself."""
+        return self._gather(table[0, j].to(self.embedding) + self.embedding, places)
 
-    def head_rows(self, table: Tensor, j: int, tokens: int, keep: int) -> Tensor:
-        """The same for the head's table, which adds to the embedding itself."""
-        return self._gather(table[0, j].to(self.embedding) + self.embedding, tokens, keep)
-
-    def _gather(self, rows: Tensor, tokens: int, keep: int) -> Tensor:
-        pieces = self.index.shape[1]
-        index = self.index[:, pieces - keep * pieces // tokens:]
-        return rows[index].unsqueeze(2)
+    def _gather(self, rows: Tensor, places: range) -> Rows:
+        if places not in self._known:
+            runs = groupby(places, lambda place: self.lengths[place] // self.index[place].shape[1])
+            self._known[places] = [
+                (sum(self.lengths[place] for place in run), torch.cat([self.index[place] for place in run], dim=1))
+                for run in (list(run) for _, run in runs)]
+        return [(tokens, rows[index].unsqueeze(2)) for tokens, index in self._known[places]]
 
 
 def sinusoid(times: Tensor, dim: int) -> Tensor:
@@ -85,26 +107,26 @@ def sinusoid(times: Tensor, dim: int) -> Tensor:
 
 
 class TextRows:
-    """Which text every packed segment reads: `index[n][s]` is a row of the context batch."""
+    """Which text every packed stream reads: `index[n][s]` is a row of the context batch."""
 
     def __init__(self, index: Sequence[Sequence[int]], layout: Layout):
-        self.requests = [[row[i] for i in layout.order] for row in index]
-        self.length = layout.length
+        self.layout = layout
+        self.columns = [tuple(request[i] for request in index) for i in layout.order]
 
-    def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        """Cross-attention of q [N, T', D] to k, v [R, W, D], each text row read once for all that share it."""
-        segments = len(self.requests[0])
-        skipped = segments - q.shape[1] // self.length
-        columns = [tuple(row[s] for row in self.requests) for s in range(skipped, segments)]
-        out, start = [], 0
-        while start < len(columns):  # runs of neighbouring segments that read the same text
-            stop = start + 1
-            while stop < len(columns) and columns[stop] == columns[start]:
-                stop += 1
-            part = q[:, start * self.length:stop * self.length]
-            out.append(_attend_rows(attention, part, k, v, columns[start], heads))
-            start = stop
-        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+    def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, first: int) -> Tensor:
+        """Cross-attention of q [N, T - first, D] to k, v [R, W, D], each text row read once for all that share it."""
+        out = [_attend_rows(attention, q[:, run.start:run.stop], k, v, self.columns[run.places[0]], heads)
+               for run in self._runs(first)]
+        return _join(out)
+
+    def add(self, x: Tensor, values: Tensor, first: int) -> Tensor:
+        """x [N, T - first, D] plus, for every stream, the one value of its text: values [R, 1, D]."""
+        return _join([x[:, run.start:run.stop] + values[list(self.columns[run.places[0]])]
+                      for run in self._runs(first)])
+
+    def _runs(self, first: int) -> list[Run]:
+        """Neighbouring streams that read the same text."""
+        return self.layout.runs(lambda place: self.columns[place], first)
 
 
 def _attend_rows(attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: tuple[int, ...], heads: int) -> Tensor:
@@ -117,22 +139,25 @@ def _attend_rows(attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: tu
     return attention(q.reshape(len(used), -1, q.shape[-1]), k, v, heads).reshape(q.shape)
 
 
-def joint_forward(model: nn.Module, latents: Tensor, times: Tensor, context: Tensor, *, layout: Layout,
-                  context_index: Sequence[Sequence[int]], adapters: ActiveAdapters | None = None,
-                  host: Host | None = None) -> Tensor:
-    """The velocity (noise minus clean) of every stream that leaves the network.
+def joint_forward(model: nn.Module, states: Sequence[Tensor | None], times: Sequence[Tensor | None], context: Tensor,
+                  *, layout: Layout, context_index: Sequence[Sequence[int]], adapters: ActiveAdapters | None = None,
+                  experts: Experts | None = None, host: Host | None = None,
+                  wanted: Tensor | None = None) -> list[Tensor]:
+    """What every stream that leaves the network becomes: the velocity (noise minus clean) of a picture, the logits of a
+    text.
 
-    latents [N, M, C, F, Y, X], normalised, conditions already at their own small sigma; Y and X multiples of the patch.
-    times [N, M, P], 0..1000, P = 1, f (a time per latent frame) or L (a time per token, row-major).
-    context [R, W, E]: the distinct texts; `context_index[n][m]` is the row that stream m of request n reads.
-    Returns [N, len(layout.outputs), C, F, Y, X] in the order of `layout.outputs`. Requests never see each other.
+    `states`, in row order (anything where a stream is ABSENT): latents [N, C, F, Y, X] as the family wants them,
+    conditions already at their own small sigma, Y and X multiples of the patch; or token ids [N, S].
+    `times`: [N, P] each, 0..1000, P = 1, f (a time per latent frame) or L (a time per token, row-major).
+    context [R, W, E]: the distinct texts; `context_index[n][m]` is the row that stream m of request n reads. Of a text
+    of one position (W = 1) every query takes that position's value, whatever it asks, so none is asked.
+    `wanted` [N, S] bool: the tokens of a text whose logits are needed, None for all.
+    Returns, in the order of `layout.outputs`, velocities [N, C, F, Y, X] and logits [N, S, V], or [K, V] of the K
+    wanted tokens. Requests never see each other.
     """
     host = host or Host()
-    order = list(layout.order)
-    # [N, S, C, F, Y, X], or [N, 1, M*(C+1), F, Y, X] where the streams are joined along their channels
-    x = join_channels(latents, layout.joined) if layout.joined else latents[:, order]
-    x, grid = _embed(model, x)  # [N, T, D]
-    modulation = Modulation(model, times[:, order], x.dtype)
+    x = _embed(model, experts, states, layout)  # [N, T, D]
+    modulation = Modulation(model, experts, [times[i] for i in layout.order], layout, x.dtype)
     text = model.text_embedding(context)  # [R, W, D]
     text_rows = TextRows(context_index, layout)
     for i, block in enumerate(model.blocks):
@@ -140,38 +165,60 @@ def joint_forward(model: nn.Module, latents: Tensor, times: Tensor, context: Ten
         # What no output depends on leaves the last block once its keys and values are made.
         first = layout.out_start if i == len(model.blocks) - 1 else 0
         weights = adapters.blocks[i] if adapters is not None else None
-        x = host.run_block(_block, block, x, modulation, text, text_rows, layout, adapters, weights, host,
-                           model.num_heads, first)
+        x = host.run_block(_block, block, x, modulation, text, text_rows, layout, adapters, weights,
+                           _networks(block, experts, layout, i, first), host, model.num_heads, first)
         x = host.after_block(x, i)
-    x = _head(model, x, modulation, layout.tokens, grid)
-    return split_channels(x, len(layout.joined), layout.outputs) if layout.joined else x
+    return _heads(model, experts, x, modulation, layout, wanted)
 
 
-def _embed(model: nn.Module, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """Patch embedding: [N, S, C, F, Y, X] -> [N, S*L, D] and the token grid (f, h, w)."""
-    weight = model.patch_embedding.weight.dtype
-    # ComfyUI keeps this convolution in float32 whatever the model's dtype.
-    x = model.patch_embedding(latents.flatten(0, 1).to(weight)).to(latents.dtype)
-    grid = tuple(x.shape[2:])
-    return x.flatten(2).transpose(1, 2).reshape(latents.shape[0], -1, x.shape[1]), grid
+def _embed(model: nn.Module, experts: Experts | None, states: Sequence[Tensor | None], layout: Layout) -> Tensor:
+    """The packed sequence [N, T, D] before the first block, in the dtype of the latents."""
+    if layout.joined:
+        states = {layout.order[0]: join_channels(torch.stack(list(states), 1), layout.joined)}
+    dtype = next(states[i].dtype for i, stream in zip(layout.order, layout.streams) if stream.tokens is None)
+    parts = []
+    for run in layout.runs(lambda place: (layout.streams[place].own.embedding, layout.streams[place].own.identity)):
+        own, tokens = layout.streams[run.places[0]].own, layout.streams[run.places[0]].tokens
+        embedding = experts.embedding[own.embedding] if own.embedding else model.patch_embedding
+        state = torch.stack([states[layout.order[place]] for place in run.places], dim=1)  # [N, S, ...]
+        if tokens is None:
+            # ComfyUI keeps this convolution in float32 whatever the model's dtype.
+            weight = (embedding.patch_embedding if own.embedding else embedding).weight.dtype
+            x = embedding(state.flatten(0, 1).to(weight))
+            x = x if own.embedding else x.flatten(2).transpose(1, 2)  # [N*S, L, D]
+        else:
+            x = embedding(state.flatten(0, 1))
+        x = x.to(dtype).reshape(state.shape[0], -1, x.shape[-1])  # [N*S, L, D] -> [N, S*L, D]
+        parts.append(x + experts.identity[own.identity].to(x) if own.identity else x)
+    return _join(parts)
+
+
+def _networks(block: nn.Module, experts: Experts | None, layout: Layout, index: int,
+              first: int) -> list[tuple[int, nn.Module]]:
+    """The feed-forward network of every run of streams that share one, and its tokens."""
+    runs = layout.runs(lambda place: layout.streams[place].own.ffn, first)
+    names = [layout.streams[run.places[0]].own.ffn for run in runs]
+    return [(run.stop - run.start, experts.ffn[name][index] if name else block.ffn) for run, name in zip(runs, names)]
 
 
 def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, text_rows: TextRows, layout: Layout,
-           adapters: ActiveAdapters | None, weights: BlockAdapters | None, host: Host, heads: int,
-           first: int) -> Tensor:
+           adapters: ActiveAdapters | None, weights: BlockAdapters | None, networks: list[tuple[int, nn.Module]],
+           host: Host, heads: int, first: int) -> Tensor:
     """One Wan block on x [N, T, D]; returns [N, T - first, D]."""
-    tokens, keep = layout.tokens, layout.tokens - first
+    every = range(len(layout.order))
+    kept = _kept(layout, first)
 
-    def row(j: int, count: int) -> Tensor:
-        return modulation.rows(block.modulation, j, tokens, count)
+    def row(j: int, places: range) -> Rows:
+        return modulation.rows(block.modulation, j, places)
 
-    y = _modulate(block.norm1(x), row(0, tokens), row(1, tokens))
+    y = _modulate(block.norm1(x), row(0, every), row(1, every))
     q, k, v = block.self_attn.q(y[:, first:]), block.self_attn.k(y), block.self_attn.v(y)
     if adapters is not None:
         adapters.add_qkv(weights, y, q, k, v, first)
     del y  # as large as x: free it before the attention needs room
-    q = rotate(block.self_attn.norm_q(q).unflatten(-1, (heads, -1)), layout.rope[:, first:])
-    k = rotate(block.self_attn.norm_k(k).unflatten(-1, (heads, -1)), layout.rope)
+    halved = [(start - first, stop - first) for start, stop in layout.halved if start >= first]
+    q = rotate(block.self_attn.norm_q(q).unflatten(-1, (heads, -1)), layout.rope[:, first:], halved)
+    k = rotate(block.self_attn.norm_k(k).unflatten(-1, (heads, -1)), layout.rope, layout.halved)
     a = _attend_joint(host.attention, q.flatten(2), k.flatten(2), v, heads, layout.apart)
     del v
     a = host.after_self_attention(a, q, k)
@@ -179,23 +226,32 @@ def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, te
     y = block.self_attn.o(a)
     if adapters is not None:
         adapters.add_o(weights, a, y, first)
-    x = _add_gated(x[:, first:], y, row(2, keep))
+    x = _add_gated(x[:, first:], y, row(2, kept))
 
     # The text is projected here, once per distinct prompt; no stream or request repeats it.
     cross = block.cross_attn
-    q = cross.norm_q(cross.q(block.norm3(x)))
-    x = x + cross.o(text_rows.attend(host.attention, q, cross.norm_k(cross.k(text)), cross.v(text), heads))
+    if text.shape[1] == 1:
+        x = text_rows.add(x, cross.o(cross.v(text)), first)
+    else:
+        q = cross.norm_q(cross.q(block.norm3(x)))
+        k, v = cross.norm_k(cross.k(text)), cross.v(text)
+        x = x + cross.o(text_rows.attend(host.attention, q, k, v, heads, first))
     x = host.after_cross_attention(x)
 
-    y = _modulate(block.norm2(x), row(3, keep), row(4, keep))
-    hidden = block.ffn[0](y)
+    y = _modulate(block.norm2(x), row(3, kept), row(4, kept))
+    hidden = _through(networks, 0, y)
     if adapters is not None:
         adapters.add_ffn_in(weights, y, hidden, first)
     hidden = F.gelu(hidden, approximate="tanh")
-    y = block.ffn[2](hidden)
+    y = _through(networks, 2, hidden)
     if adapters is not None:
         adapters.add_ffn_out(weights, hidden, y, first)
-    return _add_gated(x, y, row(5, keep))
+    return _add_gated(x, y, row(5, kept))
+
+
+def _kept(layout: Layout, first: int) -> range:
+    """The places of the streams that are left once the first `first` tokens are gone."""
+    return range(sum(start < first for start in accumulate(layout.lengths[:-1], initial=0)), len(layout.order))
 
 
 def _attend_joint(attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, apart: int) -> Tensor:
@@ -206,22 +262,57 @@ def _attend_joint(attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: 
                       attention(q[:, apart:], k, v, heads)), dim=1)
 
 
-def _head(model: nn.Module, x: Tensor, modulation: Modulation, tokens: int, grid: tuple[int, int, int]) -> Tensor:
-    """Output projection and unpatchify: x [N, S'*L, D] -> [N, S', C, F, Y, X]."""
-    head, keep = model.head, x.shape[1]
-    shift, scale = (modulation.head_rows(head.modulation, j, tokens, keep) for j in range(2))
-    y = head.head(_modulate(head.norm(x), shift, scale))
-    y = y.unflatten(-1, (*model.patch_size, -1)).unflatten(1, (-1, *grid))  # [N, S', f, h, w, pt, ph, pw, C]
-    y = y.permute(0, 1, 8, 2, 5, 3, 6, 4, 7)  # [N, S', C, f, pt, h, ph, w, pw]
+def _through(networks: list[tuple[int, nn.Module]], layer: int, x: Tensor) -> Tensor:
+    """x [N, T, D] through one layer of the network of each run of tokens."""
+    parts = x.split([tokens for tokens, _ in networks], dim=1)
+    return _join([network[layer](part) for part, (_, network) in zip(parts, networks)])
+
+
+def _heads(model: nn.Module, experts: Experts | None, x: Tensor, modulation: Modulation, layout: Layout,
+           wanted: Tensor | None) -> list[Tensor]:
+    """What leaves the network of x [N, T - out_start, D], a tensor for each of `layout.outputs`."""
+    out = []
+    for run in layout.runs(lambda place: layout.streams[place].own.head, layout.out_start):
+        own = layout.streams[run.places[0]].own
+        head = experts.head[own.head] if own.head else model.head
+        shift, scale = (modulation.head_rows(head.modulation, j, run.places) for j in range(2))
+        y = _modulate(head.norm(x[:, run.start:run.stop]), shift, scale)
+        if layout.streams[run.places[0]].tokens:
+            y = y.unflatten(1, (len(run.places), -1))  # [N, S', S, D]
+            out += [head.head(part if wanted is None else part[wanted]) for part in y.unbind(1)]
+        else:
+            out += _unpatchify(head.head(y), model.patch_size, layout.grid).unbind(1)
+    return list(split_channels(out[0], len(layout.joined), layout.outputs)) if layout.joined else out
+
+
+def _unpatchify(y: Tensor, patch_size: tuple[int, int, int], grid: tuple[int, int, int]) -> Tensor:
+    """Patches [N, S*L, pt*ph*pw*C] as latents [N, S, C, F, Y, X]."""
+    y = y.unflatten(-1, (*patch_size, -1)).unflatten(1, (-1, *grid))  # [N, S, f, h, w, pt, ph, pw, C]
+    y = y.permute(0, 1, 8, 2, 5, 3, 6, 4, 7)  # [N, S, C, f, pt, h, ph, w, pw]
     return y.flatten(7, 8).flatten(5, 6).flatten(3, 4)
 
 
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift with a row for each of K equal pieces: x [N, T, D], rows [N, K, 1, D]."""
-    return torch.addcmul(shift, x.unflatten(1, (shift.shape[1], -1)), 1 + scale).flatten(1, 2)
+def _modulate(x: Tensor, shift: Rows, scale: Rows) -> Tensor:
+    """x * (1 + scale) + shift: x [N, T, D]."""
+    return _by_pieces(lambda x, shift, scale: torch.addcmul(shift, x, 1 + scale), (x,), (shift, scale))
 
 
-def _add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
-    """x + y * gate, rows as in `_modulate`."""
-    pieces = (gate.shape[1], -1)
-    return torch.addcmul(x.unflatten(1, pieces), y.unflatten(1, pieces), gate).flatten(1, 2)
+def _add_gated(x: Tensor, y: Tensor, gate: Rows) -> Tensor:
+    """x + y * gate."""
+    return _by_pieces(torch.addcmul, (x, y), (gate,))
+
+
+def _by_pieces(function: Callable[..., Tensor], tensors: Sequence[Tensor], tables: Sequence[Rows]) -> Tensor:
+    """`function` of tensors [N, T, D] and the rows of their tokens, elementwise."""
+    sizes = [tokens for tokens, _ in tables[0]]
+    out = []
+    for parts, rows in zip(zip(*(x.split(sizes, dim=1) for x in tensors)), zip(*tables)):
+        rows = [row for _, row in rows]
+        pieces = (rows[0].shape[1], -1)
+        out.append(function(*(part.unflatten(1, pieces) for part in parts), *rows).flatten(1, 2))
+    return _join(out)
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    """Parts of a sequence [N, T, D] as one; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)

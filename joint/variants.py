@@ -1,21 +1,28 @@
 """Variants of a family: the same streams joined, adapted or gated in another way than published.
 
-A variant is part of a family's data and travels in the metadata of its adapter file, so that whoever runs the family
-runs its variant. The published values are the defaults.
+A variant is part of a family's data and travels in the metadata of its file, so that whoever runs the family runs its
+variant. The published values are the defaults.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-# Published first.
-CHOICES: dict[str, tuple[str, str]] = {
+# Published first. Those of families whose layers are adapters on a frozen backbone ...
+ADAPTER_CHOICES: dict[str, tuple[str, str]] = {
     "gating": ("targets", "always"),
     "adapters": ("per_stream", "shared"),
     "joint": ("attention", "channel_concat"),
     "ffn": ("last", "per_stream"),
     "condition_attention": ("all", "conditions"),
 }
+# ... and of those whose layers stand beside the picture, some of them absent.
+PRESENCE_CHOICES: dict[str, tuple[str, str]] = {
+    "condition_time": ("targets", "own"),
+    "modulation": ("shared", "per_stream"),
+    "together": ("two", "all"),
+}
+CHOICES = ADAPTER_CHOICES | PRESENCE_CHOICES
 # The one combination in which streams lie along the channels.
 ONE_SEQUENCE = {"gating": "always", "adapters": "shared", "joint": "channel_concat"}
 SHARED = "shared"  # the name of the one adapter that all streams share
@@ -32,6 +39,11 @@ class Variant:
     streams meet in "attention", or lie along the channels of one sequence ("channel_concat", see `channels.py`), in
     which there are no tokens of one stream to adapt, gate or attend apart.
 
+    Of UnityVideo, whose published weights and paper differ (specs/unityvideo.md A1): `condition_time`: the network is
+    told the time of the "targets" of what is given (the release), or its "own", 0 (the paper). `modulation`: the rows
+    of the time are "shared" by all streams (the release), or a vector "per_stream" is added to it first (the paper).
+    `together`: "two" layers at once (the release), or "all" (the paper).
+
     Raises ValueError for any other value, and for choices that exclude each other.
     """
 
@@ -40,6 +52,9 @@ class Variant:
     joint: str = "attention"
     ffn: str = "last"
     condition_attention: str = "all"
+    condition_time: str = "targets"
+    modulation: str = "shared"
+    together: str = "two"
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -62,17 +63,32 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(c.dim, c.eps)
         self.cross_attn = Attention(c)
         self.norm2 = nn.LayerNorm(c.dim, c.eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(nn.Linear(c.dim, c.ffn_dim), nn.GELU("tanh"), nn.Linear(c.ffn_dim, c.dim))
+        self.ffn = feed_forward(c)
 
 
 class Head(nn.Module):
     """The output projection, with two modulation rows."""
 
-    def __init__(self, c: WanConfig):
+    def __init__(self, c: WanConfig, ops: ModuleType | type = nn):
         super().__init__()
         self.modulation = nn.Parameter(torch.empty(1, 2, c.dim))
-        self.norm = nn.LayerNorm(c.dim, c.eps, elementwise_affine=False)
-        self.head = nn.Linear(c.dim, prod(c.patch_size) * c.out_dim)
+        self.norm = ops.LayerNorm(c.dim, c.eps, elementwise_affine=False)
+        self.head = ops.Linear(c.dim, prod(c.patch_size) * c.out_dim)
+
+
+def feed_forward(c: WanConfig, ops: ModuleType | type = nn) -> nn.Sequential:
+    """The feed-forward network of a block; layers 0 and 2 have weights."""
+    return nn.Sequential(ops.Linear(c.dim, c.ffn_dim), nn.GELU("tanh"), ops.Linear(c.ffn_dim, c.dim))
+
+
+def time_embedding(c: WanConfig, ops: ModuleType | type = nn) -> nn.Sequential:
+    """From the sinusoid of a time to its embedding."""
+    return nn.Sequential(ops.Linear(c.freq_dim, c.dim), nn.SiLU(), ops.Linear(c.dim, c.dim))
+
+
+def time_projection(c: WanConfig, ops: ModuleType | type = nn) -> nn.Sequential:
+    """From the embedding of a time to six modulation rows."""
+    return nn.Sequential(nn.SiLU(), ops.Linear(c.dim, 6 * c.dim))
 
 
 class WanModel(nn.Module):
@@ -84,8 +100,7 @@ class WanModel(nn.Module):
         self.patch_size, self.freq_dim, self.num_heads = c.patch_size, c.freq_dim, c.num_heads
         self.patch_embedding = nn.Conv3d(c.in_dim, c.dim, kernel_size=c.patch_size, stride=c.patch_size)
         self.text_embedding = nn.Sequential(nn.Linear(c.text_dim, c.dim), nn.GELU("tanh"), nn.Linear(c.dim, c.dim))
-        self.time_embedding = nn.Sequential(nn.Linear(c.freq_dim, c.dim), nn.SiLU(), nn.Linear(c.dim, c.dim))
-        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(c.dim, 6 * c.dim))
+        self.time_embedding, self.time_projection = time_embedding(c), time_projection(c)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.num_layers))
         self.head = Head(c)
 

@@ -42,8 +42,8 @@ def detect(path: str | Path) -> Detected:
             channels = f"{c.in_dim} channels in and {c.out_dim} out"
         return Detected("backbone", f"Wan backbone, {c.num_layers} blocks of width {c.dim}, {channels}, "
                                     f"{count / 1e6:,.0f}M parameters")
-    if looks_like_vae(shapes):
-        return Detected("vae", "Wan VAE")
+    if version := looks_like_vae(shapes):
+        return Detected("vae", f"Wan {version} VAE")
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
         return Detected("text encoder", f"T5 text encoder of width {shapes['shared.weight'][-1]}")
     if set(shapes) == {"empty_prompt"}:

@@ -1,23 +1,24 @@
 """Prompts to text embeddings outside ComfyUI, through transformers' UMT5 encoder. Source: specs/unividx.md §1.
 
-n prompts, 512 text positions, D = the encoder's width (4096 for umt5-xxl). Inside ComfyUI its own CLIP node does this.
+n prompts, 512 text positions, D = the encoder's width (4096 for umt5-xxl). Inside ComfyUI its own CLIP node does this,
+for the families that want plain UMT5.
 """
 
 import gc
 import html
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from .safetensors_file import load_tensors, read_header
+from .vocabulary import Vocabulary, find_vocabulary
 
 TEXT_LENGTH = 512
-_PAD, _EOS = 0, 1  # UMT5's ids
 
 _FIRST_BLOCK = "encoder.block.0.layer.0.SelfAttention."
+_BIAS = "relative_attention_bias.weight"
 # What ComfyUI's scaled fp8 files (old and new) put beside each weight; without them the weights mean nothing.
 _SCALES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8", "comfy_quant")
 _WANTED = "give a folder in diffusers' layout or ComfyUI's umt5_xxl_fp16.safetensors"
@@ -35,7 +36,14 @@ def clean_prompt(text: str) -> str:
 
 @torch.no_grad()
 def encode_prompts(
-    path: str | Path, prompts: list[str], device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+    path: str | Path,
+    prompts: list[str],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    share_first_bias: bool = False,
+    zero_padding: bool = True,
+    clean: bool = True,
 ) -> torch.Tensor:
     """Encode each prompt to a row of [n, 512, D], on `device` in `dtype`, and free the encoder before returning.
 
@@ -43,21 +51,28 @@ def encode_prompts(
     ComfyUI's single file with the tokenizer inside (`umt5_xxl_fp16.safetensors`). Each prompt is cleaned, ends in EOS,
     is cut to 512 tokens, and is zero from its own length on: an empty one is a single row for EOS and 511 of zeros.
 
+    Uni-ViGU's release conditions otherwise (specs/univigu.md §6.5), all three of these at once:
+    share_first_bias: every block takes the first one's bias of relative positions, as T5 does, and UMT5 does not.
+    zero_padding: False keeps what the encoder makes of the padding, which sees the prompt as the prompt's tokens do.
+    clean: False takes each prompt as it is written.
+
     Raises ImportError without the `standalone` extra, FileNotFoundError, and ValueError for no prompt and for files
     that are truncated, no UMT5, scaled fp8, or give NaN or inf.
     """
     if not prompts:
         raise ValueError("No prompt was given and at least one is needed: an empty string is a prompt.")
     path = Path(path)
-    weights, tokenize = _find(path)
+    weights, vocabulary = _find(path)
+    texts = [clean_prompt(prompt) for prompt in prompts] if clean else prompts
     # Truncation keeps the EOS, as the reference's tokenizer does.
-    tokens = [tokenize(clean_prompt(prompt))[: TEXT_LENGTH - 1] + [_EOS] for prompt in prompts]
+    tokens = [vocabulary.tokens(text)[: TEXT_LENGTH - 1] + [vocabulary.eos_id] for text in texts]
     lengths = torch.tensor([len(row) for row in tokens], device=device)
-    longest = max(len(row) for row in tokens)  # padding is masked, so positions nobody uses need not be computed
-    ids = torch.tensor([row + [_PAD] * (longest - len(row)) for row in tokens], device=device)
+    # Padding is masked, so positions nobody uses need not be computed.
+    longest = max(len(row) for row in tokens) if zero_padding else TEXT_LENGTH
+    ids = torch.tensor([vocabulary.pad(row, longest) for row in tokens], device=device)
     mask = torch.arange(longest, device=device) < lengths[:, None]  # [n, longest]
 
-    model = _load(path, weights, device, dtype)
+    model = _load(path, weights, device, dtype, share_first_bias)
     hidden = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.to(dtype)  # [n, longest, D]
     del model
     gc.collect()  # transformers' modules hold reference cycles
@@ -66,7 +81,7 @@ def encode_prompts(
 
     # Per row: the reference zeroes all rows from the shortest one's length on, a bug (specs/unividx.md §8) not to copy.
     out = hidden.new_zeros(len(tokens), TEXT_LENGTH, hidden.shape[-1])
-    out[:, :longest] = hidden.masked_fill(~mask[..., None], 0)
+    out[:, :longest] = hidden.masked_fill(~mask[..., None], 0) if zero_padding else hidden
     if not torch.isfinite(out).all():
         raise ValueError(f"The text encoder {path.name} gave NaN or inf in {dtype}: use another dtype or another file.")
     return out
@@ -76,10 +91,10 @@ def _needs(package: str) -> ImportError:
     return ImportError(f"Prompts need {package} outside ComfyUI: pip install 'comfyui-strata[standalone]'.")
 
 
-def _find(path: Path) -> tuple[list[Path], Callable[[str], list[int]]]:
-    """The weight files of either layout, and a function from text to token ids without EOS."""
+def _find(path: Path) -> tuple[list[Path], Vocabulary]:
+    """The weight files of either layout, and the vocabulary."""
     if path.is_file():
-        return [path], _sentencepiece(_embedded_tokenizer(path))
+        return [path], _embedded_vocabulary(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no text encoder at {path}: {_WANTED}.")
 
@@ -94,42 +109,22 @@ def _find(path: Path) -> tuple[list[Path], Callable[[str], list[int]]]:
     for folder in (path / "tokenizer", path):
         # tokenizer.json first: it is what the reference's AutoTokenizer reads. Both are read without transformers'
         # tokenizer classes, whose conversions differ between versions and need protobuf.
-        if (folder / "tokenizer.json").is_file():
-            return weights, _tokenizer_json(folder / "tokenizer.json")
-        if (folder / "spiece.model").is_file():
-            return weights, _sentencepiece((folder / "spiece.model").read_bytes())
+        for name in ("tokenizer.json", "spiece.model"):
+            if (folder / name).is_file():
+                return weights, find_vocabulary(folder / name)
     raise FileNotFoundError(f"{path} holds no tokenizer.json or spiece.model: {_WANTED}.")
 
 
-def _sentencepiece(model: bytes) -> Callable[[str], list[int]]:
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise _needs("sentencepiece") from error
-    return sentencepiece.SentencePieceProcessor(model_proto=model).encode
-
-
-def _tokenizer_json(file: Path) -> Callable[[str], list[int]]:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise _needs("tokenizers") from error
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
-
-
-def _embedded_tokenizer(file: Path) -> bytes:
+def _embedded_vocabulary(file: Path) -> Vocabulary:
     names = read_header(file).shapes
     if f"{_FIRST_BLOCK}q.weight" not in names:
         raise ValueError(f"{file.name} is not a UMT5 text encoder: {_WANTED}.")
     if "spiece_model" not in names:
         raise ValueError(f"{file.name} carries no tokenizer (no tensor spiece_model): {_WANTED}.")
-    return load_tensors(file, ["spiece_model"])["spiece_model"].numpy().tobytes()
+    return find_vocabulary(file)
 
 
-def _load(path: Path, files: list[Path], device: torch.device | str, dtype: torch.dtype):
+def _load(path: Path, files: list[Path], device: torch.device | str, dtype: torch.dtype, share_first_bias: bool):
     """The UMT5 encoder with these weights, its sizes deduced from their shapes."""
     try:
         from transformers import UMT5Config, UMT5EncoderModel
@@ -152,7 +147,8 @@ def _load(path: Path, files: list[Path], device: torch.device | str, dtype: torc
 
     try:
         # Unlike T5, every layer of UMT5 has its own relative bias: [buckets, heads]
-        buckets, heads = state[f"{_FIRST_BLOCK}relative_attention_bias.weight"].shape
+        bias = state[f"{_FIRST_BLOCK}{_BIAS}"]
+        buckets, heads = bias.shape
         vocab, width = state["shared.weight"].shape
         config = UMT5Config(
             vocab_size=vocab,
@@ -173,5 +169,7 @@ def _load(path: Path, files: list[Path], device: torch.device | str, dtype: torc
         if name not in state or state[name].shape != tensor.shape:
             found = f"has {name} of shape {list(state[name].shape)}" if name in state else f"lacks {name}"
             raise ValueError(f"{path.name} is not a whole UMT5 text encoder (it {found}): {_WANTED}.")
+    if share_first_bias:
+        state.update({name: bias for name in state if name.endswith(_BIAS)})
     model.load_state_dict(state, strict=False, assign=True)
     return model.eval()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "module.")
+PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "module.", "base.")
+WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.")  # what FSDP and torch.compile put into names, anywhere
 
 # diffusers' WanTransformer3DModel -> Wan 2.1, applied in this order (scripts/convert_wan_to_diffusers.py, reversed).
 _DIFFUSERS = (
@@ -13,7 +14,13 @@ _DIFFUSERS = (
     (r"^condition_embedder\.time_embedder\.linear_1\.", "time_embedding.0."),
     (r"^condition_embedder\.time_embedder\.linear_2\.", "time_embedding.2."),
     (r"^condition_embedder\.time_proj\.", "time_projection.1."),
-    (r"^proj_out\.", "head.head."),
+    (r"^cond_text_embedder\.linear_1\.", "text_embedding.0."),  # this and the _v: Uni-ViGU's changes
+    (r"^cond_text_embedder\.linear_2\.", "text_embedding.2."),
+    (r"^time_embedding_v\.time_embedder\.linear_1\.", "time_embedding.0."),
+    (r"^time_embedding_v\.time_embedder\.linear_2\.", "time_embedding.2."),
+    (r"^time_embedding_v\.time_proj\.", "time_projection.1."),
+    (r"^scale_shift_table_v$", "head.modulation"),
+    (r"^(?:video_head\.)?proj_out\.", "head.head."),
     (r"^scale_shift_table$", "head.modulation"),
     (r"\.scale_shift_table$", ".modulation"),
     (r"\.attn1\.", ".self_attn."),
@@ -27,18 +34,22 @@ _DIFFUSERS = (
 
 
 def strip_prefix(keys) -> dict[str, str]:
-    """Map each key to itself without the prefix that a trainer or ComfyUI put before a backbone's names."""
-    keys = list(keys)
+    """Map each key to itself without what a trainer, a compiler or ComfyUI put before and into a backbone's names."""
+    bare = {}
+    for key in keys:
+        bare[key] = key
+        for wrapper in WRAPPERS:
+            bare[key] = bare[key].replace(wrapper, "")
     for prefix in PREFIXES:
-        if any(key.startswith(prefix + "patch_embedding.") for key in keys):
-            return {key: key.removeprefix(prefix) for key in keys}
-    return {key: key for key in keys}
+        if any(name.startswith(prefix + "patch_embedding.") for name in bare.values()):
+            return {key: name.removeprefix(prefix) for key, name in bare.items()}
+    return bare
 
 
 def wan_names(keys) -> dict[str, str]:
     """Map the keys of a backbone file to Wan's own names, whatever prefix or layout they come in."""
     stripped = strip_prefix(keys)
-    if not any(key.startswith("condition_embedder.") for key in stripped.values()):
+    if not any(key.startswith(("condition_embedder.", "cond_text_embedder.")) for key in stripped.values()):
         return stripped
     renamed = {}
     for key, name in stripped.items():

@@ -151,7 +151,7 @@ def test_a_still_goes_with_a_clip(plate, tmp_path):
     (["--prompt", "a red ball"], "no text encoder and the prompt needs one", 1),
     (["--model", "nowhere"], "There is no model 'nowhere'", 1),
     (["--adapters", str(BUNDLED["tiny"] / "alpha.safetensors")], "belongs to the alpha family", 1),
-    (["--backbone", str(BUNDLED["tiny"] / "vae.safetensors")], "is no Wan backbone: it is Wan VAE", 1),
+    (["--backbone", str(BUNDLED["tiny"] / "vae.safetensors")], "is no Wan backbone: it is Wan 2.1 VAE", 1),
     (["--frames", "9"], "frames", 1),
 ])
 def test_bad_wishes_get_one_sentence_and_leave_nothing(plate, tmp_path, capsys, args, says, code):

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, get_family, parse_task, tasks
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, get_family, parse_task, tasks, vary
 from comfyui_strata.joint.streams import Role
+from comfyui_strata.joint.variants import Variant
 
 MANIFEST = json.loads((Path(__file__).parent / "fixtures/unividx/manifest.json").read_text())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["intrinsic", "alpha"])
 def test_every_published_mode_is_a_task_and_no_other(name):
     assert {str(task) for task in tasks(FAMILIES[name])} == set(MANIFEST["families"][name]["modes"])
     assert len(tasks(FAMILIES[name])) == 15
@@ -54,7 +55,7 @@ def test_roles_and_layers_of_a_task():
 
 def test_tasks_trained_with_text_follow_the_published_rule():
     # Text where rgb is generated, but not when all others are given, nor (an exception of the published alpha) FB2RP.
-    for family in FAMILIES.values():
+    for family in (INTRINSIC, ALPHA):
         for task in tasks(family):
             rule = task.roles[0] is Role.TARGET and len(task.conditions) < 3 and str(task) != "FB2RP"
             assert task.uses_text == rule, str(task)
@@ -65,5 +66,39 @@ def test_nothing_to_generate_and_unknown_names_are_refused():
         INTRINSIC.task([])
     with pytest.raises(ValueError, match="no layer 'depth'"):
         INTRINSIC.task(["depth"])
-    with pytest.raises(ValueError, match="no family 'unity'"):
-        get_family("unity")
+    with pytest.raises(ValueError, match="no family 'depth'"):
+        get_family("depth")
+    with pytest.raises(ValueError, match="rgb is to be given and generated at once"):
+        UNITY.task(["rgb"], ["rgb"])
+
+
+def test_unity_joins_rgb_with_one_other_layer():
+    wanted = {pattern.format(x) for pattern in ("t2R{}", "R2{}", "{}2R") for x in "DFPKS"}
+    assert {str(task) for task in tasks(UNITY)} == wanted and len(tasks(UNITY)) == 15
+    estimate = parse_task(UNITY, "R2K")
+    assert estimate.conditions == ("rgb",) and estimate.targets == ("skeleton",)
+    assert estimate.roles.count(Role.ABSENT) == 4 and UNITY.task(["skeleton"], ["rgb"]) == estimate
+    for wrong in ("R2DF", "D2F", "t2D", "t2R"):
+        with pytest.raises(ValueError, match="joins rgb with one other"):
+            parse_task(UNITY, wrong)
+    several = vary(UNITY, Variant(together="all"))
+    assert parse_task(several, "RD2FS").targets == ("flow", "segmentation")
+    assert [stream.columns for stream in several.streams] == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="one to 5 others"):
+        parse_task(several, "D2F")
+
+
+def test_vigu_has_three_tasks():
+    assert [str(task) for task in tasks(VIGU)] == ["t2RC", "R2C", "C2R"]
+    assert VIGU.pictures == ("rgb",) and VIGU.texts == ("caption",)
+    with pytest.raises(ValueError, match="caption is missing"):
+        VIGU.task(["rgb"], [])
+
+
+def test_choices_belong_to_their_families():
+    with pytest.raises(ValueError, match="unity family has no gating to choose; its choices are condition_time"):
+        vary(UNITY, Variant(gating="always"))
+    with pytest.raises(ValueError, match="intrinsic family has no together"):
+        vary(INTRINSIC, Variant(together="all"))
+    with pytest.raises(ValueError, match="vigu family has no ffn to choose"):
+        vary(VIGU, Variant(ffn="per_stream"))

@@ -7,7 +7,7 @@ import torch
 
 from comfyui_strata.joint.families import INTRINSIC
 from comfyui_strata.joint.flow import condition_sigma, euler, network_time, noise_conditions, schedule, stream_times
-from comfyui_strata.joint.streams import Role
+from comfyui_strata.joint.streams import Role, Task
 
 FLOW = INTRINSIC.flow
 ROLES = (Role.TARGET, Role.CONDITION, Role.CONDITION, Role.TARGET)
@@ -33,7 +33,7 @@ def test_conditions_are_held_near_but_not_at_zero():
 def test_times_are_rounded_as_the_family_says():
     assert network_time(torch.tensor(0.75125), FLOW) == 752  # bfloat16 has steps of 4 there
     assert network_time(torch.tensor(0.75125), replace(FLOW, round_time=None)) == pytest.approx(751.25)
-    assert stream_times(0.5, ROLES, FLOW).flatten().tolist() == [500, 4.96875, 4.96875, 500]
+    assert torch.cat(stream_times(Task(INTRINSIC, ROLES), 0.5)).flatten().tolist() == [500, 4.96875, 4.96875, 500]
 
 
 @pytest.mark.parametrize(("whose", "source"), [("first", 0), ("own", 1)])

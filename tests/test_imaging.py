@@ -10,10 +10,11 @@ from comfyui_strata.imaging.atomic import replace_file
 from comfyui_strata.imaging.checks import check_pixels
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
 from comfyui_strata.imaging.contact_sheet import contact_sheet
-from comfyui_strata.imaging.fit import Fit
+from comfyui_strata.imaging.fit import Fit, common_fit
 from comfyui_strata.imaging.layers import as_mask, decode, encode
 
 SIZES = [(1, 16, 16), (1, 1, 1), (2, 17, 31), (4, 33, 16), (5, 16, 48), (6, 15, 50), (21, 40, 24)]
+CELLS = [8, 16]  # pixels: Wan 2.1's, Wan 2.2's
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -57,17 +58,20 @@ def test_srgb_gradients_are_finite_and_positive_everywhere(curve):
 # sizes
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", SIZES)
-def test_padded_size_is_the_smallest_the_network_takes(size):
-    frames, height, width = Fit(*size).padded
-    assert frames % 4 == 1 and height % 16 == 0 and width % 16 == 0
-    assert 0 <= frames - size[0] < 4 and 0 <= height - size[1] < 16 and 0 <= width - size[2] < 16
+def test_padded_size_is_the_smallest_the_network_takes(size, cell):
+    frames, height, width = Fit(*size, cell).padded
+    step = 2 * cell
+    assert frames % 4 == 1 and height % step == 0 and width % step == 0
+    assert 0 <= frames - size[0] < 4 and 0 <= height - size[1] < step and 0 <= width - size[2] < step
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pad_repeats_edges_and_crop_undoes_it(size, channels):
-    fit, images = Fit(*size), noise(*size, channels)
+def test_pad_repeats_edges_and_crop_undoes_it(size, channels, cell):
+    fit, images = Fit(*size, cell), noise(*size, channels)
     padded = fit.pad(images)
     assert padded.shape == (*fit.padded, channels)
     assert torch.equal(fit.crop(padded), images)
@@ -76,27 +80,32 @@ def test_pad_repeats_edges_and_crop_undoes_it(size, channels):
 
 
 @pytest.mark.parametrize(
-    ("size", "latent"), [((1, 16, 16), (1, 2, 2)), ((21, 480, 640), (6, 60, 80)), ((6, 15, 50), (3, 2, 8))]
-)
+    ("size", "latent"),
+    [
+        ((1, 16, 16, 8), (1, 2, 2)), ((21, 480, 640, 8), (6, 60, 80)), ((6, 15, 50, 8), (3, 2, 8)),
+        ((1, 16, 16, 16), (1, 2, 2)), ((33, 256, 256, 16), (9, 16, 16)), ((6, 15, 50, 16), (3, 2, 4)),
+    ],
+)  # fmt: skip
 def test_latent_size(size, latent):
     assert Fit(*size).latent == latent
 
 
-def covered(t: int, y: int, x: int) -> tuple[slice, slice, slice]:
+def covered(t: int, y: int, x: int, cell: int) -> tuple[slice, slice, slice]:
     """The pixels under a latent cell, by the definition of the VAE's strides."""
     frames = slice(0, 1) if t == 0 else slice(4 * t - 3, 4 * t + 1)
-    return frames, slice(8 * y, 8 * y + 8), slice(8 * x, 8 * x + 8)
+    return frames, slice(cell * y, cell * y + cell), slice(cell * x, cell * x + cell)
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", SIZES)
-def test_pool_mask_marks_a_cell_when_any_pixel_under_it_is_marked(size):
-    fit = Fit(*size)
+def test_pool_mask_marks_a_cell_when_any_pixel_under_it_is_marked(size, cell):
+    fit = Fit(*size, cell)
     mask = noise(*size) * (noise(*size, 2)[..., 0] > 0.995)
     latent = fit.pool_mask(mask)
     assert latent.shape == (1, *fit.latent) and latent.dtype == torch.float32
     padded = fit.pad(mask[..., None])[..., 0]
     for t, y, x in torch.cartesian_prod(*(torch.arange(n) for n in fit.latent)).reshape(-1, 3).tolist():
-        assert latent[0, t, y, x].item() == float((padded[covered(t, y, x)] > 0).any())
+        assert latent[0, t, y, x].item() == float((padded[covered(t, y, x, cell)] > 0).any())
 
 
 @pytest.mark.parametrize(("frame", "cell"), [(0, 0), (1, 1), (4, 1), (5, 2), (8, 2)])
@@ -104,15 +113,17 @@ def test_one_faint_pixel_marks_one_cell(frame, cell):
     mask = torch.zeros(9, 32, 48)
     mask[frame, 31, 8] = 1e-4  # an average over the cell would be lost to rounding
     assert Fit(9, 32, 48).pool_mask(mask).nonzero().tolist() == [[0, cell, 3, 1]]
+    assert Fit(9, 32, 48, 16).pool_mask(mask).nonzero().tolist() == [[0, cell, 1, 0]]
 
 
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("size", SIZES)
-def test_expand_mask_marks_exactly_the_pixels_under_marked_cells(size):
-    fit = Fit(*size)
+def test_expand_mask_marks_exactly_the_pixels_under_marked_cells(size, cell):
+    fit = Fit(*size, cell)
     latent = (noise(*fit.latent) > 0.5).float()
     expected = torch.zeros(fit.padded, dtype=torch.bool)
     for t, y, x in latent.nonzero().tolist():
-        expected[covered(t, y, x)] = True
+        expected[covered(t, y, x, cell)] = True
     pixels = fit.expand_mask(latent)
     assert pixels.dtype == torch.bool
     assert torch.equal(pixels, expected[: size[0], : size[1], : size[2]])
@@ -130,6 +141,13 @@ def test_fit_refuses_other_sizes_and_empty_clips():
             use(wrong)
     with pytest.raises(ValueError, match="0 frames"):
         Fit(0, 16, 16)
+
+
+def test_common_fit_keeps_the_cell_and_lets_a_still_go_with_a_clip():
+    images = {"rgb": noise(6, 15, 50, 3), "depth": noise(1, 15, 50, 3)}
+    assert common_fit(images) == Fit(6, 15, 50) and common_fit(images, cell=16) == Fit(6, 15, 50, 16)
+    with pytest.raises(ValueError, match="rgb 50x15, depth 50x16"):
+        common_fit({**images, "depth": noise(1, 16, 50, 3)}, cell=16)
 
 
 # layers

@@ -303,7 +303,7 @@ def test_rope_offsets_and_options_move_the_positions():
 
 
 def test_a_stream_may_have_its_own_offset():
-    shifted = replace(INTRINSIC, streams=(*INTRINSIC.streams[:3], replace(INTRINSIC.streams[3], rope_offset=(0, 0, 3))))
+    shifted = replace(INTRINSIC, streams=(*INTRINSIC.streams[:3], replace(INTRINSIC.streams[3], columns=1)))
     layout = make_layout(shifted, (C, T, T, T), (False,) * 4, GRID, 24)
     torch.testing.assert_close(layout.rope[:, -layout.length:], grid_rope(GRID, 24, (0, 0, 3)))
     torch.testing.assert_close(layout.rope[:, :layout.length], grid_rope(GRID, 24))

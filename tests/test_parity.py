@@ -14,10 +14,13 @@ from comfyui_strata.joint import adapters, families
 from comfyui_strata.joint.attention import sdpa
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task, tasks
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.model_loaders.parity import UniVidXFixture, relative_error, replay
+from comfyui_strata.model_loaders.parity import relative_error
+from comfyui_strata.model_loaders.parity_unividx import UniVidXFixture
+from comfyui_strata.model_loaders.replay import replay
 
 FIXTURES = Path(__file__).parent / "fixtures/unividx"
-RESULTS = list(replay(FIXTURES))
+RESULTS = [result for folder in (FIXTURES, FIXTURES.parent / "unityvideo", FIXTURES.parent / "univigu")
+           for result in replay(folder)]
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda r: f"{r.family}-{r.case}-{r.dtype}")
@@ -111,7 +114,7 @@ def test_streams_that_do_not_see_each_other_fail():
 
 
 def test_the_command_counts_and_fails_on_a_changed_weight(tmp_path, capsys):
-    assert main(["parity", str(FIXTURES)]) == 0
+    assert main(["parity", *(str(FIXTURES.parent / name) for name in ("unividx", "unityvideo", "univigu"))]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{len(RESULTS)} passed, 0 failed"
     from safetensors.torch import load_file, save_file
 

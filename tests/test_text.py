@@ -144,6 +144,45 @@ def test_low_precision(file, dtype, limit):
     assert out.dtype == dtype and (out - exact).abs().max() / exact.abs().max() < limit
 
 
+# ---- as Uni-ViGU conditions: UMT5's weights in a T5 encoder ----
+
+
+def test_share_first_bias_and_kept_padding_equal_transformers_t5_with_umt5_weights(file):
+    """specs/univigu.md §6.5: what the reference does, T5EncoderModel.from_pretrained of a UMT5 checkpoint."""
+    from transformers import T5Config, T5EncoderModel
+
+    weights = {name: tensor.float() for name, tensor in load_file(file).items() if name != "spiece_model"}
+    config = T5Config(**SIZES, feed_forward_proj="gated-gelu", dropout_rate=0.0)
+    t5 = T5EncoderModel(config).eval()
+    missing, ignored = t5.load_state_dict({**weights, "encoder.embed_tokens.weight": weights["shared.weight"]}, False)
+    assert missing == [] and ignored == ["encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"]
+
+    prompts = ["a dog runs  over the grass &amp; barks", "", "the shadow of the plant moves slowly, " * 20]
+    ids = [token_ids(prompt)[:511] for prompt in prompts]
+    mask = torch.tensor([[1] * len(row) + [0] * (512 - len(row)) for row in ids])
+    ids = torch.tensor([row + [0] * (512 - len(row)) for row in ids])
+    with torch.no_grad():
+        expected = t5(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    out = encode_prompts(file, prompts, dtype=torch.float32, share_first_bias=True, zero_padding=False, clean=False)
+    assert out.shape == (3, 512, 64)
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
+    assert (out - encode_prompts(file, prompts, dtype=torch.float32, clean=False))[mask.bool()].abs().max() > 0.5
+
+
+def test_kept_padding_changes_only_the_padding(file):
+    kept = encode_prompts(file, ["a dog", ""], dtype=torch.float32, zero_padding=False)
+    zeroed = encode(file, "a dog", "")
+    assert rows(kept[0]) == rows(kept[1]) == 512
+    for row, other in zip(kept, zeroed):
+        torch.testing.assert_close(row[: rows(other)], other[: rows(other)], atol=1e-5, rtol=0)
+
+
+def test_uncleaned_prompts_are_taken_as_written(file):
+    raw = encode_prompts(file, ["salt &amp; pepper"], dtype=torch.float32, clean=False)[0]
+    assert rows(raw) == len(token_ids("salt &amp; pepper")) > rows(encode(file, "salt &amp; pepper")[0])
+
+
 # ---- folders ----
 
 
@@ -245,7 +284,7 @@ def test_no_prompt(file):
 @pytest.mark.parametrize("package", ["transformers", "sentencepiece", "ftfy"])
 def test_without_a_package(file, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f"need {package} outside ComfyUI: pip install"):
+    with pytest.raises(ImportError, match=f"need {package}( outside ComfyUI)?: pip install"):
         encode(file, "a dog")
 
 

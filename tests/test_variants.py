@@ -12,7 +12,7 @@ from comfyui_strata.joint.adapters import AdapterSettings, Gate
 from comfyui_strata.joint.attention import sdpa
 from comfyui_strata.joint.channels import backbone_channels, check_channels, join_channels, split_channels
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task, vary
-from comfyui_strata.joint.sampling import Engine, initial_noise, sample
+from comfyui_strata.joint.sampling import Engine, Texts, initial_noise, sample
 from comfyui_strata.joint.streams import Task
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import CHOICES, SHARED, Variant
@@ -188,13 +188,13 @@ def test_channels_tell_the_roles_and_absent_streams_are_zero():
     latents[:, 2] = float("nan")
     x = join_channels(latents, (C, T, A, T))
     c = LATENT[0]
-    assert x.shape == (2, 1, 4 * (c + 1), *LATENT[1:])
-    parts = x[:, 0].unflatten(1, (4, c + 1))
+    assert x.shape == (2, 4 * (c + 1), *LATENT[1:])
+    parts = x.unflatten(1, (4, c + 1))
     for row, (role, told) in enumerate(((C, 1), (T, 0), (A, -1), (T, 0))):
         assert torch.equal(parts[:, row, :c], torch.zeros_like(latents[:, row]) if role is A else latents[:, row])
         assert (parts[:, row, c] == told).all()
-    velocity = torch.arange(4.0 * c).view(1, 1, 4 * c, 1, 1, 1)
-    assert split_channels(velocity, 4, (3, 1)).flatten().tolist() == [*range(3 * c, 4 * c), *range(c, 2 * c)]
+    velocity = torch.arange(4.0 * c).view(1, 4 * c, 1, 1, 1)
+    assert torch.cat(split_channels(velocity, 4, (3, 1))).flatten().tolist() == [*range(3 * c, 4 * c), *range(c, 2 * c)]
 
 
 def test_joined_channels_give_the_targets_in_the_tokens_of_one_stream():
@@ -229,7 +229,7 @@ def test_joined_channels_sample():
     noise = initial_noise(task, LATENT[1:], LATENT[0], 0).double()
     clean = toy_latents()
     engine = Engine(model, bank, AdapterSettings.published(family), Host())
-    out = sample(engine, task, clean, noise, toy_context(), steps=2)
+    out = sample(engine, task, clean, noise, Texts(toy_context()), steps=2)
     assert torch.equal(out[:, 0], clean[:, 0]) and out.isfinite().all()
 
 

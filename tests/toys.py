@@ -8,7 +8,7 @@ from comfyui_strata.joint.adapters import ActiveAdapters, AdapterBank, AdapterSe
 from comfyui_strata.joint.families import INTRINSIC
 from comfyui_strata.joint.flow import stream_times
 from comfyui_strata.joint.layout import make_layout
-from comfyui_strata.joint.streams import Family, Role
+from comfyui_strata.joint.streams import Family, Role, Task
 from comfyui_strata.joint.transformer import Host, joint_forward
 from comfyui_strata.joint.wan import WanConfig, WanModel, empty_wan
 
@@ -57,9 +57,9 @@ def forward(model: WanModel, bank: AdapterBank | None, latents: torch.Tensor, ro
     adapted = settings.active(family, roles) if bank else (False,) * len(roles)
     layout = make_layout(family, roles, adapted, GRID, CONFIG.dim // CONFIG.num_heads, all_outputs=all_outputs)
     if times is None:
-        times = stream_times(0.7, roles, family.flow).expand(len(latents), -1, -1)
+        times = torch.stack(stream_times(Task(family, roles), 0.7), 1).expand(len(latents), -1, -1)
     out = joint_forward(
-        model, latents, times, toy_context() if context is None else context, layout=layout,
+        model, latents.unbind(1), times.unbind(1), toy_context() if context is None else context, layout=layout,
         context_index=index or [[0] * len(roles)] * len(latents),
         adapters=ActiveAdapters(bank, settings, layout) if bank else None, host=host)
-    return {row: out[:, j] for j, row in enumerate(layout.outputs)}
+    return dict(zip(layout.outputs, out))

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..imaging.fit import Fit
 from ..imaging.layers import decode, encode
 from ..joint.sampling import Engine, initial_noise, sample
+from ..joint.sampling import Texts as Branches
 from ..joint.streams import Family, Task
 from ..model_loaders.vae import WanVae
 from .metrics.checks import skimage
@@ -137,7 +138,8 @@ def _sample(engine: Engine, task: Task, latents: Tensor, text: tuple[Tensor, Ten
     given = [task.family.index(layer) for layer in task.conditions]
     clean[given] = latents[given]
     noise = initial_noise(task, tuple(latents.shape[2:]), latents.shape[1], seed)
-    result = sample(engine, task, clean[None].to(positive), noise.to(positive), positive, negative, guidance=guidance,
+    texts = Branches(positive if negative is None else torch.cat((positive, negative)))
+    result = sample(engine, task, clean[None].to(positive), noise.to(positive), texts, guidance=guidance,
                     steps=steps, callback=lambda i, x: on_step())
     return result[0].float()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..imaging.contact_sheet import contact_sheet
 from ..imaging.layers import decode
-from ..joint.sampling import Engine, initial_noise, sample
+from ..joint.sampling import Engine, Texts, initial_noise, sample
 from ..joint.streams import Role, Task
 from ..model_loaders.vae import WanVae
 
@@ -36,7 +36,7 @@ def write_preview(path: Path, engine: Engine, vae: WanVae, task: Task, truth: di
     for layer, latents in truth.items():
         clean[0, family.index(layer)] = latents
     noise = initial_noise(task, tuple(shape[1:]), shape[0], _SEED)
-    made = sample(engine, task, clean.to(context), noise.to(context), context, steps=steps)[0]
+    made = sample(engine, task, clean.to(context), noise.to(context), Texts(context), steps=steps)[0]
     rows, exact = {}, set()
     for row, stream in enumerate(family.streams):
         if stream.name not in truth:

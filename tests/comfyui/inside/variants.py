@@ -12,7 +12,7 @@ from torch import Tensor
 from ....comfy_host.attach import attach_layers, joint_model
 from ....joint.adapters import AdapterSettings
 from ....joint.families import ALPHA, INTRINSIC, parse_task, vary
-from ....joint.sampling import Engine, velocity
+from ....joint.sampling import Engine, Texts, predict
 from ....joint.streams import Family
 from ....joint.transformer import Host
 from ....joint.variants import Variant
@@ -46,7 +46,7 @@ def by_itself(family: Family, task: str, x: Tensor, context: Tensor) -> Tensor:
     model.load_state_dict(stock.state_dict())
     engine = Engine(model, tiny.adapters(family).bank, AdapterSettings.published(family), Host())
     with torch.inference_mode():
-        return velocity(engine, parse_task(family, task), x.unsqueeze(0), float(SIGMA), context)[0]
+        return predict(engine, parse_task(family, task), x.unsqueeze(0), float(SIGMA), Texts(context))[0][0]
 
 
 def check_files_of_variants():
