@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .atomic import replace_file, replace_files
+from .checks import check_pixels
 from .exr import exr_writer, read_exr
-from .layers import Encoding, check_pixels, encode, find_encoding
+from .layers import Encoding, encode, find_encoding
 from .video import mp4_bytes, read_video
 
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv")

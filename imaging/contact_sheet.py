@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .atomic import replace_file
-from .layers import check_pixels, encode
+from .checks import check_pixels
+from .layers import encode
 
 _ROW = 180  # height of a frame on the sheet, in pixels
 _GAP = 8

@@ -7,9 +7,27 @@ picture is (part / 24, u, v): the convention of the synthetic shots.
 import torch
 from torch import Tensor
 
-from .layers import check_pixels
+from .checks import check_pixels
 
 PARTS = 24
+# Left and right are the person's own.
+BODY = {
+    "whole person": (),
+    "head": (23, 24),
+    "torso": (1, 2),
+    "left upper arm": (15, 17),
+    "right upper arm": (16, 18),
+    "left forearm": (19, 21),
+    "right forearm": (20, 22),
+    "left hand": (4,),
+    "right hand": (3,),
+    "left thigh": (8, 10),
+    "right thigh": (7, 9),
+    "left lower leg": (12, 14),
+    "right lower leg": (11, 13),
+    "left foot": (5,),
+    "right foot": (6,),
+}
 
 
 def iuv_to_picture(iuv: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """OpenEXR frames, through the optional OpenEXR library (the `exr` extra).
 
 Conventions: colour is scene-linear half in R, G, B; vectors are X, Y, Z in -1..1 and alpha is A, both 32-bit float.
+Depth is inverse_depth.Z, 1 near and 0 far; flow is forward.u, forward.v (v up) in units of its reach.
 Files say what they hold in `colorInteropID` (ASWF Color Interop Forum) and carry `framesPerSecond`.
 """
 
@@ -13,20 +14,37 @@ import torch
 from torch import Tensor
 
 from .colour import linear_to_srgb
+from .depth import warmth_to_colours
+from .flow import flow_to_colours
 from .layers import Encoding
 
 _HALF_MAX = 65504.0
-# The first set that a file holds is read. Nuke, Blender and we name a picture's own channels so.
-_READ_ORDER = ("RGB", "XYZ", "Y", "A")
+
+def _motion_colours(motion: Tensor) -> Tensor:
+    """Files count v upwards, pictures downwards: [H, W, 2] in units of the reach to [H, W, 3]."""
+    return flow_to_colours(motion[None] * motion.new_tensor([1.0, -1.0]), 1.0)[0][0]
+
+
+# The first set that a file holds is read: its channels, and how they become a picture, [H, W, C] to [H, W, 1|3]. Nuke,
+# Blender and we name a picture's own channels so; the layers are what we write.
+_SCENE_LINEAR = (("R", "G", "B"), ("Y",))
+_READ_ORDER: dict[tuple[str, ...], Callable[[Tensor], Tensor]] = {
+    ("R", "G", "B"): linear_to_srgb,
+    ("X", "Y", "Z"): lambda vectors: 0.5 * vectors + 0.5,
+    ("Y",): linear_to_srgb,
+    ("A",): lambda alpha: alpha,
+    ("inverse_depth.Z",): lambda warmth: warmth_to_colours(warmth.clamp(0, 1)),
+    ("forward.u", "forward.v"): _motion_colours,
+}
 
 
 def read_exr(path: Path, *, data: bool) -> tuple[np.ndarray, Fraction | None]:
     """One frame, [H, W, 3] float32, with the frame rate if the file states one.
 
     R, G, B and the gray Y are taken as scene-linear and returned sRGB-encoded, or untouched with `data`. X, Y, Z come
-    back as 0.5 n + 0.5 and A three times, always without a curve. Values above 1 are kept. The picture is the display
-    window: what lies outside the data window is 0. Raises ValueError for a file that cannot be read, ImportError
-    without the library.
+    back as 0.5 n + 0.5, A three times, depth and flow in their colours, always without a curve. Values above 1 are
+    kept. The picture is the display window: what lies outside the data window is 0. Raises ValueError for a file that
+    cannot be read, ImportError without the library.
     """
     try:
         # Separate, or the library hands R, G, B over as one array under a name of its own.
@@ -38,16 +56,15 @@ def read_exr(path: Path, *, data: bool) -> tuple[np.ndarray, Fraction | None]:
         ) from error
     names = next((names for names in _READ_ORDER if set(names) <= set(channels)), None)
     if names is None:
+        known = " or ".join(map(",".join, _READ_ORDER))
         raise ValueError(
-            f"{path} holds the channels {', '.join(sorted(channels))}, but R,G,B or X,Y,Z or Y or A is needed; "
+            f"{path} holds the channels {', '.join(sorted(channels))}, but {known} is needed; "
             "shuffle the wanted layer into one of those names."
         )
     stored = np.stack([channels[name].pixels.astype(np.float32) for name in names], axis=-1)
     pixels = torch.from_numpy(_in_display_window(stored, header))
-    if names == "XYZ":
-        pixels = 0.5 * pixels + 0.5
-    elif names != "A" and not data:
-        pixels = linear_to_srgb(pixels)
+    if not (data and names in _SCENE_LINEAR):
+        pixels = _READ_ORDER[names](pixels)
     return pixels.expand(*pixels.shape[:2], 3).numpy(), header.get("framesPerSecond")
 
 
@@ -59,13 +76,13 @@ def exr_writer(frame: Tensor, rate: Fraction, encoding: Encoding) -> Callable[[P
     library = _library()
     values = encoding.exr_values(frame).float().cpu().numpy()
     # A highlight beyond what half can hold would become infinity, so such a frame is stored as 32-bit float.
-    half = encoding.exr_half and float(np.abs(values).max()) <= _HALF_MAX
+    half = encoding.exr_colour and float(np.abs(values).max()) <= _HALF_MAX
     values = values.astype(np.float16 if half else np.float32)
     header = {
         "type": library.scanlineimage,
         "compression": library.ZIP_COMPRESSION,
         "framesPerSecond": rate,
-        "colorInteropID": "lin_rec709_scene" if encoding.exr_channels == "RGB" else "data",
+        "colorInteropID": "lin_rec709_scene" if encoding.exr_colour else "data",
     }
     channels = {name: np.ascontiguousarray(values[..., i]) for i, name in enumerate(encoding.exr_channels)}
 

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .layers import check_pixels
+from .checks import check_pixels
 
 _DARKER = 0.75  # what colours beyond the reach are multiplied by, in the source
 # How many colours lead from each corner of the colour cube to the next: red, yellow, green, cyan, blue, magenta, red.
@@ -36,7 +36,8 @@ def flow_to_colours(flow: Tensor, reach: float | None = None) -> tuple[Tensor, f
     start = place.floor().clamp_max(len(marks) - 2).long()  # [F, H, W]
     hue = _hue(torch.lerp(marks[start], marks[start + 1], place - start))  # [F, H, W, 3]
     strength = length / reach
-    return torch.where(strength <= 1, 1 - strength.clamp_max(1) * (1 - hue), _DARKER * hue), reach
+    # Not 1: a flow of the very reach that was stored as two floats has not become longer.
+    return torch.where(strength <= 1 + 1e-5, 1 - strength.clamp_max(1) * (1 - hue), _DARKER * hue), reach
 
 
 def colours_to_flow(images: Tensor, reach: float) -> Tensor:
@@ -47,17 +48,22 @@ def colours_to_flow(images: Tensor, reach: float) -> Tensor:
     """
     check_pixels("The flow picture", images, (3,))
     _check_reach(reach)
+    return colours_to_vectors(images) * reach
+
+
+def colours_to_vectors(images: Tensor) -> Tensor:
+    """Colours to flow in units of the reach: [..., 3] in 0..1 to [..., 2] (x right, y down), not longer than 1."""
     # Inside the reach a colour has a full channel; beyond it that channel holds _DARKER. Halfway decides.
     beyond = images.amax(-1, keepdim=True) < (1 + _DARKER) / 2
     ink = 1 - torch.where(beyond, images / _DARKER, images)
     least, most = ink.amin(-1, keepdim=True), ink.amax(-1, keepdim=True)
-    turn = _turn(1 - (ink - least) / (most - least).clamp_min(1e-12))  # on the cube's edge again: [F, H, W]
+    turn = _turn(1 - (ink - least) / (most - least).clamp_min(1e-12))  # on the cube's edge again: [...]
     marks = _marks().to(images)
     start = (torch.searchsorted(marks, turn, right=True) - 1).clamp(0, len(marks) - 2)
     # Beyond the last mark is the step at +x; its colours go to whichever side is nearer, and both are +x.
     share = ((turn - marks[start]) / (marks[start + 1] - marks[start])).clamp(0, 1)
     angle = 2 * math.pi * (start + share) / (len(marks) - 1)
-    length = torch.where(beyond, 1.0, most.clamp(0, 1)) * reach
+    length = torch.where(beyond, 1.0, most.clamp(0, 1))
     return torch.stack([angle.cos(), angle.sin()], -1) * length
 
 

@@ -1,20 +1,30 @@
 """What is done to a layer's pixels on the way into and out of the network, as data.
 
-A layer has one of three encodings. Sockets and the network always carry 3 channels in 0..1:
-  colour   display-referred sRGB: rgb, albedo, irradiance, fg, bg, ...
-  normal   unit vectors in camera space (+X right, +Y up, +Z to the camera), stored as 0.5 n + 0.5
-  mask     one value in all three channels, 0 = out, 1 = in: alpha, ...
+Sockets and the network always carry 3 channels in 0..1. A layer has one of these encodings:
+  colour         display-referred sRGB: rgb, albedo, irradiance, fg, bg, ...
+  normal         unit vectors in camera space (+X right, +Y up, +Z to the camera), stored as 0.5 n + 0.5
+  mask           one value in all three channels, 0 = out, 1 = in: alpha, ...
+  depth          inverse depth as warm-near, cool-far colours (`depth`)
+  flow           motion to the next frame as colours of the Middlebury wheel (`flow`)
+  segmentation   a flat colour for every object, black background (`segmentation`)
+  skeleton       joints and limbs on black, as OpenPose draws them (`skeleton`)
+  densepose      part of the body and place on it, (part / 24, u, v) (`densepose`)
+
+The last five are codes: a picture stands for numbers that the module of that name reads back. They are left as the
+network made them. To snap a code to its curve, wheel or palette loses nothing for whoever reads it afterwards, who
+takes the nearest anyhow, but it loses for good what the network was unsure of, and a published model may know other
+colours than ours.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from .checks import check_pixels
 from .colour import srgb_to_linear
-
-_CHANNELS = {1: "1 (gray)", 2: "2 (x, y)", 3: "3 (RGB)", 4: "4 (RGBA)"}
+from .depth import colours_to_warmth
+from .flow import colours_to_vectors
 
 
 @dataclass(frozen=True)
@@ -22,14 +32,14 @@ class Encoding:
     """How one kind of layer is finished after the network and stored for delivery.
 
     finish: network output [..., 3] in 0..1 to a proper layer [..., 3] in 0..1.
-    exr_channels, exr_half, exr_values: channel names, half or 32-bit float, and the map from [..., 3] in 0..1 to the
-    stored values [..., len(exr_channels)]. Colour is scene-linear half; data has no curve and is float (OpenEXR
-    conventions).
+    exr_channels, exr_colour, exr_values: channel names, whether they hold scene-linear colour (stored as half) or data
+    (no curve, 32-bit float), and the map from [..., 3] in 0..1 to the stored values [..., len(exr_channels)]. Source:
+    OpenEXR's conventions, and for layer names Nuke's.
     """
 
     finish: Callable[[Tensor], Tensor]
-    exr_channels: str
-    exr_half: bool
+    exr_channels: tuple[str, ...]
+    exr_colour: bool
     exr_values: Callable[[Tensor], Tensor]
 
 
@@ -44,19 +54,48 @@ def _level(images: Tensor) -> Tensor:
     return images.mean(dim=-1, keepdim=True).clamp(0, 1)
 
 
+def _clamp(images: Tensor) -> Tensor:
+    return images.clamp(0, 1)
+
+
+def _as_it_is(images: Tensor) -> Tensor:
+    return images
+
+
+def _motion(images: Tensor) -> Tensor:
+    """Nuke's motion layers count v upwards; pictures count it downwards."""
+    return colours_to_vectors(images) * images.new_tensor([1.0, -1.0])
+
+
+_CODE = Encoding(finish=_clamp, exr_channels=("R", "G", "B"), exr_colour=False, exr_values=_as_it_is)
+
 ENCODINGS = {
     "colour": Encoding(
-        finish=lambda images: images.clamp(0, 1), exr_channels="RGB", exr_half=True, exr_values=srgb_to_linear
+        finish=_clamp, exr_channels=("R", "G", "B"), exr_colour=True, exr_values=srgb_to_linear
     ),
     "normal": Encoding(
-        finish=_renormalise, exr_channels="XYZ", exr_half=False, exr_values=lambda images: 2 * images - 1
+        finish=_renormalise,
+        exr_channels=("X", "Y", "Z"),
+        exr_colour=False,
+        exr_values=lambda images: 2 * images - 1,
     ),
     "mask": Encoding(
         finish=lambda images: _level(images).repeat_interleave(3, dim=-1),
-        exr_channels="A",
-        exr_half=False,
+        exr_channels=("A",),
+        exr_colour=False,
         exr_values=_level,
     ),
+    # Metres would need the range, which is not in the picture. 1 is near and 0 far, which need not be at infinity.
+    "depth": Encoding(
+        finish=_clamp, exr_channels=("inverse_depth.Z",), exr_colour=False, exr_values=colours_to_warmth
+    ),
+    # Pixels would need the reach, which is not in the picture: these are in units of it, so times the reach is pixels.
+    "flow": Encoding(
+        finish=_clamp, exr_channels=("forward.u", "forward.v"), exr_colour=False, exr_values=_motion
+    ),
+    "segmentation": _CODE,
+    "skeleton": _CODE,
+    "densepose": _CODE,
 }
 
 
@@ -81,9 +120,9 @@ def encode(encoding: str, images: Tensor) -> Tensor:
 def decode(encoding: str, images: Tensor) -> Tensor:
     """Finish what the network made: [F, H, W, 3] in 0..1 to [F, H, W, 3] in 0..1.
 
-    colour is clamped; normal is decoded to n = 2x - 1, divided by |n| + 1e-6 and stored as 0.5 n + 0.5; mask becomes
-    the mean of its channels, clamped, in all three. Source: UniVidX, inference code. Raises ValueError for an unknown
-    encoding.
+    colour and codes (depth, flow, ...) are clamped; normal is decoded to n = 2x - 1, divided by |n| + 1e-6 and stored
+    as 0.5 n + 0.5; mask becomes the mean of its channels, clamped, in all three. Source: UniVidX, inference code.
+    Raises ValueError for an unknown encoding.
     """
     return find_encoding(encoding).finish(images)
 
@@ -91,31 +130,3 @@ def decode(encoding: str, images: Tensor) -> Tensor:
 def as_mask(images: Tensor) -> Tensor:
     """One value a pixel: [F, H, W, 1|3|4] to [F, H, W] in 0..1, the clamped mean of the colour channels."""
     return _level(images[..., :3]).squeeze(-1)
-
-
-def check_pixels(name: str, images: Tensor, channels: tuple[int, ...] = (1, 3, 4)):
-    """Refuse pictures that cannot be worked on, in one sentence that starts with `name`.
-
-    Raises ValueError unless images is [F, H, W, C] with every size at least 1, C one of `channels`, and only finite
-    values.
-    """
-    shape = list(images.shape)
-    if images.ndim != 4:
-        raise ValueError(
-            f"{name} has shape {shape}, but [frames, height, width, channels] is needed; add or remove the dimension."
-        )
-    if images.numel() == 0:
-        raise ValueError(
-            f"{name} is empty (shape {shape}), but at least one frame is needed; load a clip with pictures."
-        )
-    if shape[-1] not in channels:
-        *most, last = (_CHANNELS[count] for count in channels)
-        needed = f"{', '.join(most)} or {last}" if most else last
-        verb = "is" if channels == (1,) else "are"
-        raise ValueError(f"{name} has {shape[-1]} channels, but {needed} {verb} needed; split or convert it first.")
-    broken = ~torch.isfinite(images).flatten(1).all(dim=1)  # [F]
-    if broken.any():
-        raise ValueError(
-            f"{name} has NaN or infinite pixels in {int(broken.sum())} of {shape[0]} frames (the first is frame "
-            f"{int(broken.int().argmax())}), but finite values are needed; repair or re-render those frames."
-        )

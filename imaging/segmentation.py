@@ -7,7 +7,7 @@ background, is black and 1 white, so that a single object is its own mask.
 import torch
 from torch import Tensor
 
-from .layers import check_pixels
+from .checks import check_pixels
 
 _LEVELS = (0, 42, 85, 128, 170, 213, 255)  # of a channel, in 255ths: 8-bit pictures hold the colours exactly
 MAXIMUM = len(_LEVELS) ** 3  # how many ids have a colour
@@ -67,3 +67,31 @@ def mask_of(ids: Tensor, number: int) -> Tensor:
     """Where an id is: ids [F, H, W, 1] to a mask [F, H, W] float32, 1 = in, 0 = out."""
     check_pixels("The segmentation", ids, (1,))
     return (ids.squeeze(-1) == number).float()
+
+
+def masks_to_ids(masks: list[Tensor]) -> Tensor:
+    """One mask [F, H, W] in 0..1 an object, to ids [F, H, W, 1] int64: 0 for none, 1 for the first object, 2, ...
+
+    A pixel is in where its mask is above 0.5. Where objects overlap, the first lies on top, as ComfyUI's preview of a
+    SAM3 track draws them. A mask of one frame is held for the length of the others. Raises ValueError, naming the mask,
+    for no or too many masks, other sizes and what `check_pixels` refuses.
+    """
+    if not 1 <= len(masks) < MAXIMUM:
+        raise ValueError(f"There are {len(masks)} objects to number, but 1 to {MAXIMUM - 1} are needed; give masks.")
+    frames, size = max(len(mask) for mask in masks), masks[0].shape[1:]
+    ids = torch.zeros(frames, *size, dtype=torch.int64, device=masks[0].device)
+    for number, mask in reversed(list(enumerate(masks, 1))):
+        check_pixels(f"The mask of object {number}", mask.unsqueeze(-1), (1,))
+        if mask.shape[1:] != size or len(mask) not in (1, frames):
+            raise ValueError(
+                f"The mask of object {number} has {len(mask)} frames of {mask.shape[2]}x{mask.shape[1]}, but all need "
+                f"{frames} (or 1) of {size[1]}x{size[0]}, as others have; resize or cut it."
+            )
+        ids[(mask > 0.5).to(ids.device).expand(ids.shape)] = number
+    return ids.unsqueeze(-1)
+
+
+def id_shares(ids: Tensor) -> dict[int, float]:
+    """Every id above 0 of ids [F, H, W, 1], ascending, and the share of the clip's pixels that it covers, 0..1."""
+    numbers, counts = ids.unique(return_counts=True)
+    return {int(i): int(n) / ids.numel() for i, n in zip(numbers, counts, strict=True) if i > 0}

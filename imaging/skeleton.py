@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .layers import check_pixels
+from .checks import check_pixels
 
 # nose, neck, right arm (shoulder, elbow, wrist), left arm, right leg (hip, knee, ankle), left leg, right and left eye,
 # right and left ear. The order of the limbs is ControlNet's: limb i has the colour of joint i, darker.
@@ -22,6 +22,7 @@ LIMBS = (
 # OpenPose's table is the hue circle in steps of 20 degrees: (255, 0, 0), (255, 85, 0), (255, 170, 0), ...
 COLOURS = torch.tensor([colorsys.hsv_to_rgb(i / JOINTS, 1.0, 1.0) for i in range(JOINTS)])
 _LIMB_BRIGHTNESS = 0.6
+_UNSEEN = {"face": 70, "hand_left": 21, "hand_right": 21}  # OpenPose's points that are no joints
 # Neighbours in the table are 1/3 apart and limbs at least 0.4 from every joint's colour: half of that is a joint's own.
 _NEAR = 0.16
 
@@ -84,12 +85,12 @@ def read_joints(images: Tensor) -> tuple[Tensor, Tensor]:
 def joints_to_pose_json(joints: Tensor, visible: Tensor, height: int, width: int) -> list[dict]:
     """One POSE_KEYPOINT dict a frame, ready for json.dumps: every person, x, y in pixels, c = 1 where visible.
 
-    A joint that is not visible is 0, 0, 0; face and hands are null, as where a detector found none. Raises ValueError
-    like `draw_skeletons`.
+    A joint that is not visible is 0, 0, 0, and so are all points of face and hands: ComfyUI's own SDPose Draw Keypoints
+    fails where they are null. Raises ValueError like `draw_skeletons`.
     """
     _check(joints, visible, height, width)
     numbers = torch.cat([joints.where(visible[..., None], 0.0), visible[..., None].to(joints)], -1)
-    none = {"face_keypoints_2d": None, "hand_left_keypoints_2d": None, "hand_right_keypoints_2d": None}
+    none = {f"{part}_keypoints_2d": [0.0] * 3 * count for part, count in _UNSEEN.items()}
     return [
         {
             "people": [{"pose_keypoints_2d": person.flatten().tolist()} | none for person in frame],
@@ -100,10 +101,11 @@ def joints_to_pose_json(joints: Tensor, visible: Tensor, height: int, width: int
     ]
 
 
-def pose_json_to_joints(frames: list[dict]) -> tuple[Tensor, Tensor, int, int]:
+def pose_json_to_joints(frames: list[dict], confidence: float = 0.0) -> tuple[Tensor, Tensor, int, int]:
     """joints [F, S, 18, 2] in pixels, visible [F, S, 18], height and width, from a POSE_KEYPOINT list.
 
-    S is the most people of a frame; others have invisible ones added at the end. A joint with c > 0 is visible. A clip
+    S is the most people of a frame; others have invisible ones added at the end. A joint with c > 0 is visible if c is
+    at least `confidence`: detectors that look for every joint give each a place, and those not there a low c. A clip
     whose visible coordinates all lie within -1..1 is taken as normalised, as pose nodes do, and scaled to the canvas.
     A body of null or no numbers is a person with no visible joint. Raises ValueError, in one sentence, for anything
     else than such a list.
@@ -119,7 +121,7 @@ def pose_json_to_joints(frames: list[dict]) -> tuple[Tensor, Tensor, int, int]:
     for frame, people in enumerate(bodies):
         for person, body in enumerate(people):
             numbers[frame, person] = body
-    visible = numbers[..., 2] > 0
+    visible = (numbers[..., 2] > 0) & (numbers[..., 2] >= confidence)
     joints = numbers[..., :2].where(visible[..., None], 0.0)
     if visible.any() and joints.abs().max() <= 1:
         joints = joints * torch.tensor([width, height])

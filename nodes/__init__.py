@@ -6,13 +6,22 @@ from comfy_api.latest import ComfyExtension, io
 
 from .condition_mask import ConditionMask
 from .decode_layers import DecodeLayers
+from .densepose import DecodeDensePose, EncodeDensePose
+from .depth import DecodeDepth, EncodeDepth
+from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
 from .joint_sampler import JointSampler
 from .load_layers import LoadLayers
+from .segmentation import DecodeSegmentation, EncodeSegmentation
+from .skeleton import DecodeSkeleton, EncodeSkeleton
 
 
 class StrataExtension(ComfyExtension):
     """Everything Strata adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadLayers, GatedLora, ConditionMask, JointSampler, DecodeLayers]
+        return [
+            LoadLayers, GatedLora, ConditionMask, JointSampler, DecodeLayers,
+            EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
+            EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
+        ]

@@ -9,9 +9,9 @@ from ..comfy_host.latents import KEY, decode_layer
 from ..imaging.layers import as_mask
 
 # In this order for ever: graphs store the number of an output. New layers are appended.
-IMAGES = ("rgb", "albedo", "irradiance", "normal", "alpha", "fg", "bg")
 ALPHA_MASK = "alpha_mask"
-OUTPUTS = (*IMAGES, ALPHA_MASK)
+OUTPUTS = ("rgb", "albedo", "irradiance", "normal", "alpha", "fg", "bg", ALPHA_MASK,
+           "depth", "flow", "densepose", "skeleton", "segmentation")
 
 
 def connected_outputs(prompt: dict, node_id: str) -> tuple[str, ...] | None:
@@ -45,10 +45,8 @@ class DecodeLayers(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From Strata Joint Sampler or any stock sampler."),
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),
             ],
-            outputs=[
-                *(io.Image.Output(name, tooltip=_tooltip(name)) for name in IMAGES),
-                io.Mask.Output(ALPHA_MASK, tooltip="The alpha as a mask: white is foreground."),
-            ],
+            outputs=[(io.Mask if name == ALPHA_MASK else io.Image).Output(name, tooltip=_tooltip(name))
+                     for name in OUTPUTS],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
@@ -76,6 +74,15 @@ def _layer(output: str) -> str:
     return "alpha" if output == ALPHA_MASK else output
 
 
-def _tooltip(layer: str) -> str:
-    notes = {"normal": "Camera-space normals, unit length, 0.5 = zero.", "rgb": "The picture itself, the plate."}
-    return notes.get(layer, f"The {layer}.")
+def _tooltip(output: str) -> str:
+    notes = {
+        "normal": "Camera-space normals, unit length, 0.5 = zero.",
+        "rgb": "The picture itself, the plate.",
+        ALPHA_MASK: "The alpha as a mask: white is foreground.",
+        "depth": "Depth as colours, near red, far blue; for Decode Depth.",
+        "flow": "Motion as colours, hue for direction, strength for speed; for Decode Flow.",
+        "densepose": "Body part and place on it as colours; for Decode DensePose.",
+        "skeleton": "Joints and limbs on black; for Decode Skeleton.",
+        "segmentation": "A flat colour for every object; for Decode Segmentation.",
+    }
+    return notes.get(output, f"The {output}.")

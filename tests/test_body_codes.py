@@ -3,10 +3,12 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from comfyui_strata.imaging.densepose import PARTS, check_iuv, iuv_to_picture, part_mask, picture_to_iuv
+from comfyui_strata.imaging.densepose import BODY, PARTS, check_iuv, iuv_to_picture, part_mask, picture_to_iuv
+from comfyui_strata.imaging.densepose_forms import bytes_to_iuv, part_colours, part_map_to_iuv
 from comfyui_strata.imaging.skeleton import (
     COLOURS,
     LIMBS,
@@ -156,6 +158,20 @@ def test_pose_json_may_be_normalised_and_lack_people():
     assert (found - joints)[seen].abs().max() < 1e-4 and found[~seen].abs().max() == 0
 
 
+def test_joints_that_the_detector_was_not_sure_of_are_not_visible():
+    body = [number for i in range(18) for number in (2.0 + i, 5.0, i / 17)]
+    poses = [pose(people=[{"pose_keypoints_2d": body}], canvas_width=64)]
+    assert pose_json_to_joints(poses)[1].sum() == 17
+    assert pose_json_to_joints(poses, 0.3)[1].flatten().tolist() == [i / 17 >= 0.3 for i in range(18)]
+
+
+def test_poses_have_the_points_that_whole_body_nodes_reshape():
+    joints, visible = figures(1, 1, 32, 32)
+    (person,) = joints_to_pose_json(joints, visible, 32, 32)[0]["people"]
+    assert {part: len(values) / 3 for part, values in person.items()} == {
+        "pose_keypoints_2d": 18, "face_keypoints_2d": 70, "hand_left_keypoints_2d": 21, "hand_right_keypoints_2d": 21}
+
+
 def pose(**changes) -> dict:
     return {"people": [{"pose_keypoints_2d": [5.0, 5.0, 1.0] * 18}], "canvas_height": 8, "canvas_width": 8} | changes
 
@@ -258,3 +274,45 @@ def test_a_field_that_is_not_iuv_is_refused(iuv, sentence):
 def test_a_densepose_picture_needs_colour():
     with pytest.raises(ValueError, match="1 channel"):
         picture_to_iuv(torch.zeros(1, 2, 2, 1))
+
+
+def test_the_body_is_each_part_once():
+    assert sorted(part for parts in BODY.values() for part in parts) == list(range(1, PARTS + 1))
+
+
+@pytest.mark.parametrize("name", ["viridis", "parula"])
+def test_part_colours_are_those_of_the_preprocessor(name):
+    """As detectron2's MatrixVisualizer colours parts, and the preprocessor what is off people."""
+    cv2 = pytest.importorskip("cv2")
+    levels = (np.arange(25, dtype=np.float32) * (255.0 / 24)).clip(0, 255).astype(np.uint8)
+    colours = cv2.applyColorMap(levels[None], getattr(cv2, f"COLORMAP_{name.upper()}"))[0, :, ::-1].copy()
+    if name == "parula":
+        colours[0] = 0
+    assert np.array_equal((255 * part_colours(name)).round().numpy().astype(np.uint8), colours)
+
+
+@pytest.mark.parametrize("name", ["viridis", "parula"])
+def test_parts_of_a_part_map_come_over_and_u_and_v_are_the_middle(name):
+    part = field()[..., 0]
+    images = part_colours(name)[part.long()]
+    for spoiled in (images, eight_bits(images), images + 4 / 255 * (torch.rand(images.shape) - 0.5)):
+        iuv = part_map_to_iuv(spoiled, name)
+        assert torch.equal(iuv[..., 0], part)
+        assert torch.equal(iuv[..., 1:], (0.5 * (part > 0))[..., None].expand(-1, -1, -1, 2))
+        check_iuv(iuv)
+
+
+def test_pictures_that_are_no_part_map_are_refused():
+    with pytest.raises(ValueError, match="none of viridis's"):
+        part_map_to_iuv(part_colours("parula")[field()[..., 0].long()], "viridis")
+    with pytest.raises(ValueError, match="1 channels"):
+        part_map_to_iuv(torch.zeros(1, 2, 2, 1), "viridis")
+
+
+def test_iuv_bytes_come_over():
+    iuv = field()
+    stored = torch.cat([iuv[..., :1] / 255, eight_bits(iuv[..., 1:])], -1)
+    found = bytes_to_iuv(stored)
+    assert torch.equal(found[..., 0], iuv[..., 0]) and (found - iuv).abs().max() <= 1 / 510 + 1e-6
+    with pytest.raises(ValueError, match="bytes of 0 to 255 as parts"):
+        bytes_to_iuv(iuv_to_picture(torch.tensor([[0.0, 0, 0], [24.0, 0, 0]])[None, None]))

@@ -16,6 +16,8 @@ from PIL import Image
 from comfyui_strata.imaging import clips
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
+from comfyui_strata.imaging.depth import warmth_to_colours
+from comfyui_strata.imaging.flow import flow_to_colours
 from comfyui_strata.imaging.layers import decode
 
 RATE = Fraction(24000, 1001)
@@ -116,6 +118,44 @@ def test_exr_mask_is_float_alpha_without_a_curve(tmp_path):
     stored = openexr.File(str(written / "alpha.1001.exr"), separate_channels=True)
     assert list(stored.channels()) == ["A"] and stored.channels()["A"].pixels.dtype == np.float32
     assert (read_clip(written).images - images).abs().max() < 1e-6
+
+
+def test_exr_depth_is_inverse_depth_and_comes_back_in_its_colours(tmp_path):
+    openexr = pytest.importorskip("OpenEXR")
+    warmth = torch.linspace(0, 1, 2 * 17 * 9).reshape(2, 17, 9, 1)
+    images = warmth_to_colours(warmth)
+    written = write_clip(images, tmp_path / "depth", RATE, "exr", "depth")
+    stored = openexr.File(str(written / "depth.1002.exr"), separate_channels=True)
+    assert list(stored.channels()) == ["inverse_depth.Z"] and stored.header()["colorInteropID"] == "data"
+    pixels = stored.channels()["inverse_depth.Z"].pixels
+    assert pixels.dtype == np.float32 and np.abs(pixels - warmth[1, ..., 0].numpy()).max() < 1e-6
+    assert (read_clip(written, data=True).images - images).abs().max() < 1e-5
+
+
+def test_exr_flow_is_forward_motion_with_v_up_and_comes_back_in_its_colours(tmp_path):
+    openexr = pytest.importorskip("OpenEXR")
+    angle = torch.linspace(0, 6.28, 17 * 9).reshape(1, 17, 9)
+    length = torch.linspace(1, 0, 17 * 9).reshape(1, 17, 9, 1).sqrt()  # from the very reach on
+    flow = torch.stack([angle.cos(), angle.sin()], -1) * length
+    images, _ = flow_to_colours(8 * flow, 8)
+    written = write_clip(images, tmp_path / "flow", RATE, "exr", "flow")
+    stored = openexr.File(str(written / "flow.1001.exr"), separate_channels=True).channels()
+    assert sorted(stored) == ["forward.u", "forward.v"]
+    assert np.abs(stored["forward.u"].pixels - flow[0, ..., 0].numpy()).max() < 1e-5
+    assert np.abs(stored["forward.v"].pixels + flow[0, ..., 1].numpy()).max() < 1e-5
+    assert (read_clip(written, data=True).images - images).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("encoding", ["segmentation", "skeleton", "densepose"])
+def test_exr_codes_are_float_colours_without_a_curve(tmp_path, encoding):
+    openexr = pytest.importorskip("OpenEXR")
+    images = noise(1, 17, 9, 3)
+    written = write_clip(images, tmp_path / "code", RATE, "exr", encoding)
+    stored = openexr.File(str(written / "code.1001.exr"), separate_channels=True)
+    assert stored.header()["colorInteropID"] == "data"
+    pixels = np.stack([stored.channels()[name].pixels for name in "RGB"], axis=-1)
+    assert pixels.dtype == np.float32 and np.array_equal(pixels, images[0].numpy())
+    assert torch.equal(read_clip(written, data=True).images, images)
 
 
 def test_exr_beyond_half_is_stored_as_float_not_infinity(tmp_path):
@@ -321,8 +361,8 @@ def test_unknown_kinds_name_the_known_ones(tmp_path):
         read_clip(tmp_path / "plate.psd")
     with pytest.raises(ValueError, match="'gif': use one of png, exr, mp4"):
         write_clip(noise(1, 8, 8, 3), tmp_path / "a", RATE, "gif")
-    with pytest.raises(ValueError, match="'depth': use one of"):
-        write_clip(noise(1, 8, 8, 3), tmp_path / "a", RATE, "png", "depth")
+    with pytest.raises(ValueError, match="'sound': use one of"):
+        write_clip(noise(1, 8, 8, 3), tmp_path / "a", RATE, "png", "sound")
 
 
 @pytest.mark.parametrize("format", ["png", "mp4", "exr"])

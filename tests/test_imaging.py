@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from comfyui_strata.imaging.atomic import replace_file
+from comfyui_strata.imaging.checks import check_pixels
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
 from comfyui_strata.imaging.contact_sheet import contact_sheet
 from comfyui_strata.imaging.fit import Fit, common_fit
-from comfyui_strata.imaging.layers import as_mask, check_pixels, decode, encode
+from comfyui_strata.imaging.layers import as_mask, decode, encode
 
 SIZES = [(1, 16, 16), (1, 1, 1), (2, 17, 31), (4, 33, 16), (5, 16, 48), (6, 15, 50), (21, 40, 24)]
 CELLS = [8, 16]  # pixels: Wan 2.1's, Wan 2.2's
@@ -186,8 +187,8 @@ def test_as_mask_ignores_the_alpha_channel():
 
 @pytest.mark.parametrize("use", [encode, decode])
 def test_unknown_encoding_names_the_known_ones(use):
-    with pytest.raises(ValueError, match="'depth': use one of colour, normal, mask"):
-        use("depth", noise(1, 2, 2, 3))
+    with pytest.raises(ValueError, match="'sound': use one of colour, normal, mask, depth"):
+        use("sound", noise(1, 2, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,20 @@ import math
 import pytest
 import torch
 
+from comfyui_strata.imaging import depth_forms, flow_forms
 from comfyui_strata.imaging.depth import colours_to_depth, depth_to_colours
+from comfyui_strata.imaging.depth_forms import DepthForm
 from comfyui_strata.imaging.flow import colours_to_flow, flow_to_colours
-from comfyui_strata.imaging.segmentation import colours_to_ids, ids_to_colours, mask_of, palette
+from comfyui_strata.imaging.flow_forms import FlowForm
+from comfyui_strata.imaging.layers import decode
+from comfyui_strata.imaging.segmentation import (
+    colours_to_ids,
+    id_shares,
+    ids_to_colours,
+    mask_of,
+    masks_to_ids,
+    palette,
+)
 from comfyui_strata.training.scenes import render
 
 
@@ -84,7 +95,7 @@ def test_depth_of_a_shot_comes_back(shot):
         (torch.tensor([1.0, -2.0]), 1, 2, "0 m or less"),
         (torch.tensor([1.0, math.inf]), 1, 2, "NaN or infinite"),
         (torch.tensor([1.0, math.nan]), 1, 2, "NaN or infinite"),
-        (torch.ones(2), None, None, "range is 1 to 1 m, but 0 < near < far"),
+        (torch.ones(2), None, None, "1 m all over, so it has no range of its own; give near and far"),
         (torch.ones(2), 5, 2, "range is 5 to 2 m"),
         (torch.ones(2), 0, 2, "range is 0 to 2 m"),
         (torch.ones(2), 1, math.inf, "range is 1 to inf m"),
@@ -93,6 +104,59 @@ def test_depth_of_a_shot_comes_back(shot):
 def test_depth_that_cannot_be_drawn_is_refused(depth, near, far, message):
     with pytest.raises(ValueError, match=message):
         depth_to_colours(depth.reshape(1, 1, 2, 1), near, far)
+
+
+@pytest.mark.parametrize("form", DepthForm)
+def test_depth_forms_come_back_and_mean_the_same_metres(form):
+    near, far = 2.0, 10.0
+    metres = torch.linspace(near, far, 600).reshape(2, 10, 30, 1)
+    numbers = {
+        DepthForm.METRES: metres,
+        DepthForm.LINEAR: (far - metres) / (far - near),
+        DepthForm.INVERSE: (1 / metres - 1 / far) / (1 / near - 1 / far),
+    }[form]
+    images, *ends = depth_forms.picture_to_colours(numbers.expand(-1, -1, -1, 3), form, near, far)
+    assert ends == [near, far]
+    torch.testing.assert_close(images, depth_to_colours(metres, near, far)[0], atol=1e-5, rtol=0)
+    back = depth_forms.colours_to_picture(images, form, near, far)
+    assert back.shape == (2, 10, 30, 3)
+    torch.testing.assert_close(back, numbers.expand(-1, -1, -1, 3), atol=1e-4, rtol=0)
+
+
+def test_gray_depth_without_a_range_keeps_its_numbers():
+    gray = torch.linspace(0, 1, 50).reshape(1, 5, 10, 1)
+    for form in (DepthForm.INVERSE, DepthForm.LINEAR):
+        images, near, far = depth_forms.picture_to_colours(gray, form)
+        assert near is None and far is None
+        back = depth_forms.colours_to_picture(images, DepthForm.INVERSE)
+        torch.testing.assert_close(back, gray.expand(-1, -1, -1, 3), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("picture", "form", "message"),
+    [
+        ([[0.1, 0.5, 0.9]], DepthForm.INVERSE, "picture in colours"),
+        ([[3.0], [7.0]], DepthForm.LINEAR, "values of 3 to 7, but 0 to 1 .* if they are metres, say so"),
+        ([[-0.1], [0.5]], DepthForm.INVERSE, "-0.1 to 0.5"),
+        ([[0.5], [0.5]], DepthForm.INVERSE, "0.5 all over"),
+        ([[5.0], [5.0]], DepthForm.METRES, "5 m all over"),
+        ([[0.0], [5.0]], DepthForm.METRES, "0 m or less"),
+        ([[math.nan], [5.0]], DepthForm.METRES, "NaN"),
+    ],
+)
+def test_depth_pictures_that_show_no_depth_are_refused(picture, form, message):
+    with pytest.raises(ValueError, match=message):
+        depth_forms.picture_to_colours(torch.tensor(picture)[None, None], form)
+
+
+def test_a_range_that_is_none_is_refused_in_every_form():
+    gray = torch.tensor([0.5, 1.0]).reshape(1, 1, 2, 1)
+    for form in DepthForm:
+        with pytest.raises(ValueError, match="range is 5 to 2 m"):
+            depth_forms.picture_to_colours(gray, form, 5.0, 2.0)
+    for form in (DepthForm.LINEAR, DepthForm.METRES):
+        with pytest.raises(ValueError, match="needs the range"):
+            depth_forms.colours_to_picture(gray.expand(-1, -1, -1, 3), form, near=1.0)
 
 
 # flow
@@ -169,6 +233,35 @@ def test_flow_that_cannot_be_drawn_is_refused():
         flow_to_colours(torch.zeros(1, 1, 1, 3))
 
 
+def test_motion_vectors_as_pictures_come_back():
+    angle, length = 2 * math.pi * draw(1, 20, 30), 9 * draw(1, 20, 30).sqrt()
+    flow = (length.unsqueeze(-1) * torch.stack([angle.cos(), angle.sin()], -1)).float()
+    images, _ = flow_to_colours(flow, 9)
+    pixels = flow_forms.colours_to_picture(images, FlowForm.PIXELS, 9)
+    centred = flow_forms.colours_to_picture(images, FlowForm.CENTRED)
+    assert pixels[..., 2].abs().max() == 0 and (centred[..., 2] == 0.5).all()
+    torch.testing.assert_close(centred[..., :2], 0.5 + 0.5 * flow / 9, atol=1e-5, rtol=0)
+    for picture, form in ((pixels, FlowForm.PIXELS), (centred, FlowForm.CENTRED)):
+        torch.testing.assert_close(flow_forms.picture_to_flow(picture, form, 9), flow, atol=1e-4, rtol=0)
+
+
+def test_motion_at_the_very_reach_stays_bright_through_8_bits():
+    angle = torch.linspace(0, 2 * math.pi, 400)
+    ways = torch.stack([angle.cos(), angle.sin(), 0 * angle], -1).reshape(1, 1, -1, 3)
+    flow = flow_forms.picture_to_flow(eight_bits(0.5 + 0.5 * ways), FlowForm.CENTRED, 5)
+    assert flow_to_colours(flow, 5)[0].amax(-1).min() > 0.99
+
+
+def test_motion_vectors_without_a_unit_are_refused():
+    still = torch.full((1, 2, 2, 3), 0.5)
+    with pytest.raises(ValueError, match="needs its reach"):
+        flow_forms.picture_to_flow(still, FlowForm.CENTRED)
+    with pytest.raises(ValueError, match="-2 to -2, but 0 to 1 .* pixels, say so"):
+        flow_forms.picture_to_flow(still - 2.5, FlowForm.CENTRED, 3)
+    with pytest.raises(ValueError, match="needs the reach"):
+        flow_forms.colours_to_picture(still, FlowForm.PIXELS)
+
+
 # segmentation
 
 
@@ -222,3 +315,34 @@ def test_pictures_without_colour_are_refused(decode):
         decode(torch.zeros(1, 2, 2, 1))
     with pytest.raises(ValueError, match="NaN or infinite"):
         decode(torch.full((1, 2, 2, 3), math.nan))
+
+
+def test_masks_are_numbered_and_the_first_lies_on_top():
+    first, second = torch.zeros(3, 2, 4), torch.zeros(1, 2, 4)
+    first[1, 0, :2], second[:, :, 1:3] = 1, 0.6
+    ids = masks_to_ids([first, second])
+    assert ids.shape == (3, 2, 4, 1) and ids.dtype == torch.int64
+    assert ids[..., 0].tolist() == [[[0, 2, 2, 0]] * 2, [[1, 1, 2, 0], [0, 2, 2, 0]], [[0, 2, 2, 0]] * 2]
+    assert id_shares(ids) == {1: 2 / 24, 2: 11 / 24}
+    assert id_shares(torch.zeros(1, 2, 2, 1, dtype=torch.int64)) == {}
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([], "0 objects to number, but 1 to 342"),
+        ([torch.zeros(1, 1, 1)] * 343, "343 objects"),
+        ([torch.zeros(2, 4, 4), torch.zeros(2, 4, 5)], "object 2 has 2 frames of 5x4, but all need 2 .or 1. of 4x4"),
+        ([torch.zeros(2, 4, 4), torch.zeros(3, 4, 4)], "object 1 has 2 frames"),
+        ([torch.full((1, 2, 2), math.nan)], "mask of object 1 has NaN"),
+    ],
+)
+def test_masks_that_do_not_go_together_are_refused(masks, message):
+    with pytest.raises(ValueError, match=message):
+        masks_to_ids(masks)
+
+
+@pytest.mark.parametrize("encoding", ["depth", "flow", "segmentation", "skeleton", "densepose"])
+def test_codes_are_finished_by_nothing_but_a_clamp(encoding):
+    made = 1.4 * draw(2, 4, 4, 3) - 0.2
+    assert torch.equal(decode(encoding, made), made.clamp(0, 1))

@@ -33,7 +33,7 @@ def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None
 
 
 def write_base(base: Path) -> None:
-    """A ComfyUI base directory with this pack, the tests' text loader, tiny models and the workflows' clips."""
+    """A ComfyUI base directory with this pack, the tests' own packs, tiny models and the workflows' clips."""
     from comfyui_strata.joint.families import FAMILIES
     from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
     from comfyui_strata.tests.tiny_wan import write_tiny_adapters, write_tiny_backbone
@@ -51,7 +51,8 @@ def write_base(base: Path) -> None:
         shrink(clip, base / "input" / clip.name)
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / ODD_NAME).symlink_to(PACK, target_is_directory=True)
-    (base / "custom_nodes" / "tiny_text").symlink_to(PACK / "tests" / "comfyui" / "tiny_text", target_is_directory=True)
+    for pack in ("tiny_text", "native_data"):
+        (base / "custom_nodes" / pack).symlink_to(PACK / "tests" / "comfyui" / pack, target_is_directory=True)
 
 
 @pytest.fixture(scope="session")
