@@ -14,7 +14,7 @@ from .joint.transformer import Host
 from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
 from .model_loaders.text import encode_prompts
-from .standalone import empty_context, load_bank, load_engine, say, working_dtype
+from .standalone import empty_context, load_engine, load_layer_file, say, working_dtype
 from .training.evaluate import Plan, Result, Texts, evaluate
 from .training.report import Report
 from .training.shots import synthetic_example
@@ -44,11 +44,11 @@ def measure(trial: Trial, models: ModelSet, report: Report) -> None:
 
     The model is loaded once. Raises ValueError, OSError or ImportError with one sentence for what is wrong with a file
     or the machine."""
-    bank = load_bank(models, trial.plan.family, trial.device)
-    trial = replace(trial, plan=trial.plan.on(bank.family))  # the file may hold a variant
+    loaded = load_layer_file(models, trial.plan.family, trial.device)
+    trial = replace(trial, plan=trial.plan.on(loaded.family))  # the file may hold a variant
     plan = trial.plan
     texts = _texts(trial, models)  # before the backbone: the encoder needs the room
-    engine, vae = load_engine(models, bank, trial.device, Host(get_attention(trial.attention)))
+    engine, vae = load_engine(models, loaded, trial.device, Host(get_attention(trial.attention)))
     report.about.update(_about(trial, models, texts))
     _write(trial, report)  # now, so that a place that cannot be written to costs no sampling
     steps = len(plan.seeds) * len(plan.tasks) * plan.steps

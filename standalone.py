@@ -17,15 +17,15 @@ from .imaging.clips import read_clip, write_clip
 from .imaging.contact_sheet import contact_sheet
 from .imaging.fit import Fit, common_fit, still_to_clip
 from .imaging.layers import decode, encode
-from .joint.adapters import AdapterBank, AdapterSettings
+from .joint.adapters import AdapterSettings
 from .joint.attention import get_attention
 from .joint.channels import check_channels
 from .joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample
 from .joint.streams import Family, Task
 from .joint.transformer import Host
-from .model_loaders.adapters import check_fits, load_adapters, load_empty_prompt, save_empty_prompt
 from .model_loaders.backbone import load_backbone
 from .model_loaders.device import check_device
+from .model_loaders.layer_files import LoadedLayers, check_fits, load_layers, save_prompts, stored_prompts
 from .model_loaders.model_set import ModelSet
 from .model_loaders.text import encode_prompts
 from .model_loaders.vae import LATENT_CHANNELS, WanVae, load_vae
@@ -84,10 +84,10 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     fit = common_fit(images) if images else _free_size(job)
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
 
-    bank = load_bank(models, family, job.device)
-    task, family = replace(job.task, family=bank.family), bank.family  # the file may hold a variant
+    loaded = load_layer_file(models, family, job.device)
+    task, family = replace(job.task, family=loaded.family), loaded.family  # the file may hold a variant
     texts, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
-    engine, vae = load_engine(models, bank, job.device, host)
+    engine, vae = load_engine(models, loaded, job.device, host)
     dtype = working_dtype(job.device)
     clean = torch.zeros(1, len(family.streams), LATENT_CHANNELS, *fit.latent)
     for layer, image in images.items():
@@ -111,24 +111,24 @@ def working_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
-def load_bank(models: ModelSet, family: Family, device: str) -> AdapterBank:
-    """The adapters of a family, with what is odd about them said; `bank.family` is the variant that the file holds.
-    Raises as `load_adapters`."""
-    loaded = load_adapters(models.adapters, family=family, dtype=working_dtype(device), device=device)
+def load_layer_file(models: ModelSet, family: Family, device: str) -> LoadedLayers:
+    """The layers of a family, with what is odd about them said; `family` of the result is the variant that the file
+    holds. Raises as `load_layers`."""
+    loaded = load_layers(models.adapters, family=family, dtype=working_dtype(device), device=device)
     for warning in loaded.warnings:
         say(f"Warning: {warning}")
-    return loaded.bank
+    return loaded
 
 
-def load_engine(models: ModelSet, bank: AdapterBank, device: str, host: Host) -> tuple[Engine, WanVae]:
-    """The backbone joined with its adapters, and the VAE. Texts are embedded before: the encoder needs the room.
+def load_engine(models: ModelSet, loaded: LoadedLayers, device: str, host: Host) -> tuple[Engine, WanVae]:
+    """The backbone joined with its layers, and the VAE. Texts are embedded before: the encoder needs the room.
 
     Raises as `load_backbone`, `check_fits`, `check_channels` and `load_vae`."""
     backbone = load_backbone(models.backbone, device=device, dtype=working_dtype(device))
     config = backbone.config
-    check_fits(bank, config.num_layers, config.dim, config.ffn_dim)
-    check_channels(bank.family, LATENT_CHANNELS, config.in_dim, config.out_dim)
-    engine = Engine(backbone, bank, AdapterSettings.published(bank.family), host)
+    check_fits(loaded, config.num_layers, config.dim, config.ffn_dim)
+    check_channels(loaded.family, LATENT_CHANNELS, config.in_dim, config.out_dim)
+    engine = Engine(backbone, loaded.bank, AdapterSettings.published(loaded.family), host, loaded.experts)
     return engine, load_vae(models.vae, device=device)
 
 
@@ -136,7 +136,7 @@ def empty_context(models: ModelSet, device: str) -> Tensor:
     """The embedding [1, W, E] of the empty prompt: what lies beside the adapters, or else what the text encoder gives,
     which is then stored there. Raises ValueError where there is neither."""
     dtype = working_dtype(device)
-    stored = load_empty_prompt(models.adapters)
+    stored = stored_prompts(models.adapters).get("")
     if stored is not None:
         return stored.to(device, dtype)
     if models.text_encoder is None:
@@ -144,7 +144,7 @@ def empty_context(models: ModelSet, device: str) -> Tensor:
                          "adapters: add --text-encoder PATH (umt5_xxl).")
     context = encode_prompts(models.text_encoder, [""], device=device, dtype=dtype)
     try:
-        save_empty_prompt(models.adapters, context[0])
+        save_prompts(models.adapters, {"": context[0]})
     except OSError as error:  # a model folder may be shared and read-only; the result does not need it
         say(f"The empty prompt's embedding could not be stored for the next run ({error.strerror or error}).")
     return context

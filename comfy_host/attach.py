@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..joint.adapters import AdapterBank, AdapterSettings
 from ..joint.streams import Family
-from ..model_loaders.adapters import LoadedAdapters, check_fits
+from ..model_loaders.layer_files import LoadedLayers, check_fits
 from .conditions import condition_patches
 from .forward import injected_forward
 from .sampling import expand_window_timestep, hold_conditions, one_timestep_per_window
@@ -45,7 +45,7 @@ def joint_model(model) -> JointModel:
     return joint
 
 
-def attach_layers(model, loaded: LoadedAdapters, family: Family, empty_prompt: Tensor | None):
+def attach_layers(model, loaded: LoadedLayers, family: Family, empty_prompt: Tensor | None):
     """A clone of a Wan text-to-video MODEL that samples all layers of `family` jointly.
 
     `family` is the loaded one, or it with other flow fields. The weights stay in ComfyUI's modules; the given MODEL is
@@ -56,7 +56,7 @@ def attach_layers(model, loaded: LoadedAdapters, family: Family, empty_prompt: T
                          "(joint = channel_concat), which ComfyUI's loaders cannot read: run them with the strata "
                          "command.")
     backbone = _check_backbone(model)
-    check_fits(loaded.bank, len(backbone.blocks), backbone.dim, backbone.ffn_dim)
+    check_fits(loaded, len(backbone.blocks), backbone.dim, backbone.ffn_dim)
     model = model.clone()
     # The adapters are a model of their own beside the backbone, so ComfyUI loads and evicts them together while the
     # backbone's state dict, LoRA keys and size stay what they are. The class is looked up now: main.py may re-bind it.

@@ -13,14 +13,13 @@ from torch import Tensor
 from ..joint.adapters import AdapterBank
 from ..joint.families import FAMILIES
 from ..joint.streams import Family
-from .adapter_metadata import family_of
 from .adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead, parse_key
 from .adapter_stack import stack_block
 from .detect import detect
-from .safetensors_file import check_finite, load_tensors, name_some, read_header, replace_tensors
+from .layer_metadata import family_of
+from .safetensors_file import check_finite, load_tensors, name_some, read_header
 
 NOTE = "note"  # a key of a file's metadata: one sentence that its user should read
-EMPTY_PROMPT_SUFFIX = ".empty_prompt.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,41 +72,6 @@ def read_adapters(tensors: dict[str, Tensor], name: str, metadata: Mapping[str, 
     check_finite(name, {str(key): tensor for key, tensor in keyed.items()})
     return LoadedAdapters(found, _fill_bank(keyed, found, dim, ffn_dim, rank, dtype, device), rank,
                           _dead_weight_warnings(keyed, found, name))
-
-
-def check_fits(bank: AdapterBank, blocks: int, dim: int, ffn_dim: int) -> None:
-    """Raise ValueError unless the bank was made for a backbone of this many blocks and these widths."""
-    first = bank.blocks[0]
-    has = (len(bank.blocks), first.qkv_down.shape[-1], first.ffn_in_up.shape[-2])
-    if has != (blocks, dim, ffn_dim):
-        raise ValueError("These adapters are for a backbone of {} blocks, width {} and feed-forward width {}, but this "
-                         "model has {}, {} and {}: load the Wan model that they were trained on (UniVidX: "
-                         "Wan2.1-T2V-14B).".format(*has, blocks, dim, ffn_dim))
-
-
-def empty_prompt_path(adapters: str | Path) -> Path:
-    """Where the embedding of the empty prompt is stored for an adapter file."""
-    path = Path(adapters)
-    return path.with_name(path.name.removesuffix(".safetensors") + EMPTY_PROMPT_SUFFIX)
-
-
-def load_empty_prompt(adapters: str | Path, tokens: int = 512) -> Tensor | None:
-    """The embedding [1, tokens, E] of the empty prompt stored beside an adapter file, None where none is.
-
-    Only the rows that are not zero are stored; the rest of the 512 are zero by the encoder's own rule."""
-    path = empty_prompt_path(adapters)
-    if not path.is_file():
-        return None
-    rows = load_tensors(path, ["empty_prompt"])["empty_prompt"].float()  # [n, E]
-    full = rows.new_zeros(1, tokens, rows.shape[1])
-    full[0, :rows.shape[0]] = rows
-    return full
-
-
-def save_empty_prompt(adapters: str | Path, embedding: Tensor) -> None:
-    """Store the embedding [tokens, E] of the empty prompt beside an adapter file, its zero rows left out."""
-    used = int(embedding.any(dim=1).nonzero().max()) + 1
-    replace_tensors(empty_prompt_path(adapters), {"empty_prompt": embedding[:used].float().cpu()})
 
 
 def _nearest_family(names: set[str], name: str) -> Family:

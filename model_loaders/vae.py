@@ -56,6 +56,7 @@ _KINDS = (
         ],
     }),
 )  # fmt: skip
+VAE_CHANNELS = {kind.version: kind.channels for kind in _KINDS}
 
 
 def looks_like_vae(keys: Iterable[str]) -> str | None:

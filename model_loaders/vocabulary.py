@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .safetensors_file import load_tensors, name_some, read_header
 
-_TENSORS = ("spiece_model", "tokenizer_json")  # of bytes, which carry either in a weight file
+VOCABULARY_TENSORS = ("spiece_model", "tokenizer_json")  # of bytes, which carry either in a weight file
 _FILES = ("spiece.model", "tokenizer.json")  # in this order: the first is what the reference's T5Tokenizer reads
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 _SENTINEL = re.compile(r"<extra_id_\d+>")  # T5's marks of masked spans, which T5Tokenizer does not count
@@ -46,8 +46,7 @@ class Vocabulary:
 
     def tensors(self) -> dict[str, Tensor]:
         """The vocabulary as a weight file carries it, for `find_vocabulary`: a tensor of bytes by its name."""
-        name = _TENSORS[isinstance(self._pieces, _TokenizerJson)]
-        return {name: torch.frombuffer(bytearray(self._data), dtype=torch.uint8)}
+        return vocabulary_tensor(self._data)
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, without EOS; what the vocabulary does not know is `unknown_id`."""
@@ -90,21 +89,32 @@ def find_vocabulary(path: str | Path) -> Vocabulary:
 
     Raises FileNotFoundError, and ValueError for a file that holds no vocabulary; further as `Vocabulary`.
     """
+    return Vocabulary(*read_vocabulary(path))
+
+
+def read_vocabulary(path: str | Path) -> tuple[bytes, str]:
+    """The bytes of the vocabulary of a file or folder, as `find_vocabulary` takes it, and what errors call it."""
     path = Path(path)
     if path.is_dir():
         files = [folder / name for folder in (path / "tokenizer", path) for name in _FILES]
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             raise FileNotFoundError(f"The folder {path} holds no {' or '.join(_FILES)}: {_WANTED}.")
-        return Vocabulary(file.read_bytes(), file.name)
+        return file.read_bytes(), file.name
     if not path.is_file():
         raise FileNotFoundError(f"There is no vocabulary at {path}: {_WANTED}.")
     if path.suffix != ".safetensors":
-        return Vocabulary(path.read_bytes(), path.name)
-    carried = [name for name in _TENSORS if read_header(path).dtypes.get(name) == "U8"]
+        return path.read_bytes(), path.name
+    carried = [name for name in VOCABULARY_TENSORS if read_header(path).dtypes.get(name) == "U8"]
     if not carried:
-        raise ValueError(f"{path.name} carries no vocabulary (no tensor {' or '.join(_TENSORS)}): {_WANTED}.")
-    return Vocabulary(load_tensors(path, carried[:1])[carried[0]].numpy().tobytes(), path.name)
+        raise ValueError(f"{path.name} carries no vocabulary (no tensor {' or '.join(VOCABULARY_TENSORS)}): {_WANTED}.")
+    return load_tensors(path, carried[:1])[carried[0]].numpy().tobytes(), path.name
+
+
+def vocabulary_tensor(data: bytes) -> dict[str, Tensor]:
+    """The bytes of a vocabulary as a weight file carries them: one uint8 tensor [bytes], under its name."""
+    name = VOCABULARY_TENSORS[data.startswith(b"{")]
+    return {name: torch.frombuffer(bytearray(data), dtype=torch.uint8)}
 
 
 def make_word_vocabulary(words: Iterable[str]) -> bytes:

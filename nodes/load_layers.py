@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..comfy_host.attach import attach_layers
 from ..joint.variants import Variant
-from ..model_loaders.adapters import EMPTY_PROMPT_SUFFIX, load_adapters, load_empty_prompt
+from ..model_loaders.layer_files import PROMPTS_SUFFIX, load_layers, stored_prompts
 from .saying import say
 
 FOLDERS = ("loras", "model_patches")
@@ -19,7 +19,7 @@ FOLDERS = ("loras", "model_patches")
 def adapter_files() -> list[str]:
     """Every safetensors file in the two model folders that may hold layer adapters."""
     names = {name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)}
-    return sorted(n for n in names if n.endswith(".safetensors") and not n.endswith(EMPTY_PROMPT_SUFFIX))
+    return sorted(n for n in names if n.endswith(".safetensors") and not n.endswith(PROMPTS_SUFFIX))
 
 
 def adapter_path(name: str) -> str:
@@ -57,13 +57,13 @@ class LoadLayers(io.ComfyNode):
     @classmethod
     def execute(cls, model, adapters: str, time_rounding: str = "as published") -> io.NodeOutput:
         path = adapter_path(adapters)
-        loaded = load_adapters(path)
+        loaded = load_layers(path)
         family = loaded.family
         if time_rounding == "exact":
             family = replace(family, flow=replace(family.flow, round_time=None))
         for warning in loaded.warnings:
             logging.warning("Strata: %s", warning)
-        model = attach_layers(model, loaded, family, load_empty_prompt(path))
+        model = attach_layers(model, loaded, family, stored_prompts(path).get(""))
         about = [family.title, f"rank {loaded.rank}, schedule shift {family.flow.shift:g}"]
         if family.variant != Variant():
             about.append(f"variant: {family.variant}")

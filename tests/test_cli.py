@@ -198,8 +198,8 @@ def test_a_read_only_model_folder_costs_nothing_but_the_stored_embedding(plate, 
     def refused(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(standalone, "load_empty_prompt", lambda path: None)
-    monkeypatch.setattr(standalone, "save_empty_prompt", refused)
+    monkeypatch.setattr(standalone, "stored_prompts", lambda path: {})
+    monkeypatch.setattr(standalone, "save_prompts", refused)
     encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
     assert run(plate, tmp_path / "out", "--text-encoder", encoder) == 0
     assert "could not be stored for the next run (Permission denied)" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, parse_task
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import find_models
-from comfyui_strata.standalone import empty_context, load_bank, load_engine
+from comfyui_strata.standalone import empty_context, load_engine, load_layer_file
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
@@ -59,7 +59,7 @@ def tiny():
     def load(family):
         if family not in loaded:
             models = find_models("tiny", family)
-            engine, vae = load_engine(models, load_bank(models, family, "cpu"), "cpu", Host())
+            engine, vae = load_engine(models, load_layer_file(models, family, "cpu"), "cpu", Host())
             loaded[family] = engine, vae, Texts(empty_context(models, "cpu"))
         return loaded[family]
 
@@ -385,6 +385,6 @@ def test_a_place_that_cannot_be_written_to_is_found_before_sampling(tmp_path, ca
 
 def test_without_scikit_image_nothing_is_even_loaded(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.metrics", None)
-    monkeypatch.setattr(evaluation, "load_bank", None)
+    monkeypatch.setattr(evaluation, "load_layer_file", None)
     assert strata_eval("--task", "R2AIN") == 1
     assert "need scikit-image, which is not installed: pip install 'comfyui-strata[train]'" in capsys.readouterr().err

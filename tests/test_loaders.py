@@ -10,19 +10,16 @@ from safetensors.torch import load_file, save_file
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
 from comfyui_strata.joint.wan import WanConfig
 from comfyui_strata.model_loaders import safetensors_file
-from comfyui_strata.model_loaders.adapters import (
-    check_fits,
-    load_adapters,
-    load_empty_prompt,
-    save_empty_prompt,
-)
+from comfyui_strata.model_loaders.adapters import load_adapters
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.detect import detect
+from comfyui_strata.model_loaders.layer_files import check_fits, load_layers, save_prompts, stored_prompts
 from comfyui_strata.model_loaders.model_set import BUNDLED, find_models
 from comfyui_strata.model_loaders.safetensors_file import read_header, replace_tensors
 from comfyui_strata.model_loaders.wan_names import wan_names
-from comfyui_strata.tests.tiny_wan import TINY, write_tiny_adapters, write_tiny_backbone
+from comfyui_strata.tests.tiny_wan import TINY, diffusers_name, write_tiny_adapters, write_tiny_backbone
 
+ADAPTED = [family for family in FAMILIES.values() if family.file_adapters]
 SMALL = WanConfig(dim=128, ffn_dim=64, num_layers=3, num_heads=1, text_dim=32)
 
 
@@ -44,30 +41,6 @@ def change(path: Path, edit) -> Path:
     return path
 
 
-def diffusers_name(name: str) -> str:
-    """A Wan name as diffusers' WanTransformer3DModel writes it, spelled out independently of the loader's table."""
-    top = {"text_embedding.0": "condition_embedder.text_embedder.linear_1",
-           "text_embedding.2": "condition_embedder.text_embedder.linear_2",
-           "time_embedding.0": "condition_embedder.time_embedder.linear_1",
-           "time_embedding.2": "condition_embedder.time_embedder.linear_2",
-           "time_projection.1": "condition_embedder.time_proj", "head.head": "proj_out"}
-    for ours, theirs in top.items():
-        if name.startswith(ours + "."):
-            return theirs + name[len(ours):]
-    if name == "head.modulation":
-        return "scale_shift_table"
-    parts = name.split(".")
-    if parts[0] != "blocks":
-        return name
-    rest = {"modulation": "scale_shift_table", "norm3": "norm2", "self_attn": "attn1", "cross_attn": "attn2"}
-    parts[2] = rest.get(parts[2], parts[2])
-    if parts[2] in ("attn1", "attn2") and not parts[3].startswith("norm"):
-        parts[3] = "to_out.0" if parts[3] == "o" else f"to_{parts[3]}"
-    if parts[2] == "ffn":
-        parts[3] = {"0": "net.0.proj", "2": "net.2"}[parts[3]]
-    return ".".join(parts)
-
-
 class TestDetection:
     @pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
     def test_a_backbone_under_any_prefix(self, tmp_path, prefix):
@@ -75,7 +48,7 @@ class TestDetection:
         assert found.kind == "backbone" and "3 blocks of width 128" in found.line
 
     @pytest.mark.parametrize("prefix", ["", "dit.", "pipe.dit."])
-    @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
+    @pytest.mark.parametrize("family", ADAPTED, ids=lambda f: f.name)
     def test_adapters_under_any_prefix(self, tmp_path, prefix, family):
         path = write_tiny_adapters(tmp_path / "x.safetensors", family, SMALL, rank=6, prefix=prefix)
         found = detect(path)
@@ -90,8 +63,8 @@ class TestDetection:
     def test_the_bundled_files(self):
         kinds = {path.name: detect(path).kind for path in BUNDLED["tiny"].glob("*.safetensors")}
         assert kinds == {"wan.safetensors": "backbone", "vae.safetensors": "vae", "intrinsic.safetensors": "adapters",
-                         "alpha.safetensors": "adapters", "intrinsic.empty_prompt.safetensors": "empty prompt",
-                         "alpha.empty_prompt.safetensors": "empty prompt"}
+                         "alpha.safetensors": "adapters", "intrinsic.empty_prompt.safetensors": "prompts",
+                         "alpha.empty_prompt.safetensors": "prompts"}
 
     def test_something_else(self, tmp_path):
         save_file({"lora_unet.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
@@ -166,20 +139,20 @@ class TestAdapters:
             load_adapters(backbone)
 
     def test_adapters_of_another_backbone(self, adapters):
-        bank = load_adapters(adapters).bank
-        check_fits(bank, 3, 128, 64)
-        with pytest.raises(ValueError, match="3 blocks, width 128 .* but this model has 40, 5120 and 13824"):
-            check_fits(bank, 40, 5120, 13824)
+        loaded = load_layers(adapters)
+        check_fits(loaded, 3, 128, 64)
+        with pytest.raises(ValueError, match="3 blocks, width 128, .* but this model has 40 blocks, width 5120, feed"):
+            check_fits(loaded, 40, 5120, 13824)
 
     def test_the_note_of_an_untrained_file_reaches_the_user(self):
         assert any("untrained" in w for w in load_adapters(BUNDLED["tiny"] / "alpha.safetensors").warnings)
 
     def test_the_empty_prompt_is_stored_beside(self, adapters):
-        assert load_empty_prompt(adapters) is None
+        assert stored_prompts(adapters) == {}
         embedding = torch.zeros(512, 32)
         embedding[0] = torch.randn(32)
-        save_empty_prompt(adapters, embedding)
-        assert torch.equal(load_empty_prompt(adapters), embedding[None])
+        save_prompts(adapters, {"": embedding})
+        assert torch.equal(stored_prompts(adapters)[""], embedding[None])
         assert sorted(p.name for p in adapters.parent.iterdir()) == ["adapters.empty_prompt.safetensors",
                                                                       "adapters.safetensors"]
 
@@ -277,7 +250,7 @@ class TestModelSet:
         for folder in ("diffusion_models", "loras/video"):
             (tmp_path / folder).mkdir(parents=True)
         wan = write_tiny_backbone(tmp_path / "diffusion_models/wan.safetensors", TINY)
-        for family in FAMILIES.values():
+        for family in ADAPTED:
             write_tiny_adapters(tmp_path / f"loras/video/{family.name} x.safetensors", family)
         (tmp_path / "loras/broken.safetensors").write_bytes(b"junk")
         with pytest.raises(FileNotFoundError, match="holds no vae: say where it is with --vae"):

@@ -17,7 +17,7 @@ from comfyui_strata.imaging.clips import write_clip
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role
 from comfyui_strata.joint.variants import Variant
-from comfyui_strata.model_loaders.adapters import load_empty_prompt
+from comfyui_strata.model_loaders.layer_files import stored_prompts
 from comfyui_strata.model_loaders.text import encode_prompts
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
@@ -185,7 +185,7 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     wanted = real(encoder, ["ein Büro", ""]).float()
     assert torch.equal(run.lessons.texts.context(["ein Büro", ""]), wanted)
     assert torch.equal(run.lessons.texts.context(["", ""]), wanted[1:])
-    assert torch.equal(load_empty_prompt(tmp_path / "out put" / "intrinsic.safetensors"), wanted[1:])
+    assert torch.equal(stored_prompts(tmp_path / "out put" / "intrinsic.safetensors")[""], wanted[1:])
     told = set()
     for number in range(4 * 12):
         drawn, clean, _, context = run._example(number)

@@ -25,8 +25,9 @@ from comfyui_strata.joint.streams import Role, Task
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders import model_set
-from comfyui_strata.model_loaders.adapters import load_adapters, load_empty_prompt
+from comfyui_strata.model_loaders.adapters import load_adapters
 from comfyui_strata.model_loaders.backbone import load_backbone
+from comfyui_strata.model_loaders.layer_files import stored_prompts
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
@@ -102,7 +103,7 @@ def test_adapters_are_saved_key_for_key_as_published(config, tmp_path):
     assert load_file(made["adapters"]).keys() == keys
     loaded = load_adapters(made["adapters"])
     assert loaded.family is INTRINSIC and loaded.rank == 4 and not loaded.warnings
-    assert load_empty_prompt(made["adapters"]).shape == (1, 512, TINY.text_dim)
+    assert stored_prompts(made["adapters"])[""].shape == (1, 512, TINY.text_dim)
     assert read_config(made["config"]) == config
     log = [json.loads(line) for line in made["log"].read_text().splitlines()]
     assert [entry["step"] for entry in log] == list(range(1, STEPS + 1))

@@ -17,12 +17,13 @@ from comfyui_strata.joint.streams import Task
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import CHOICES, SHARED, Variant
 from comfyui_strata.joint.wan import WanConfig
-from comfyui_strata.model_loaders.adapter_metadata import adapter_metadata
 from comfyui_strata.model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, parse_key
 from comfyui_strata.model_loaders.adapter_stack import stack_adapters
-from comfyui_strata.model_loaders.adapters import check_fits, load_adapters, read_adapters
+from comfyui_strata.model_loaders.adapters import load_adapters, read_adapters
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.detect import detect
+from comfyui_strata.model_loaders.layer_files import check_fits, load_layers
+from comfyui_strata.model_loaders.layer_metadata import layer_metadata
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.tests.tiny_wan import write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.tests.toys import (
@@ -314,7 +315,7 @@ def test_gradients_under_a_checkpoint_are_the_same_and_reach_the_files_own_tenso
 def test_a_training_runs_what_its_file_will_hold(published, variant):
     family = vary(published, variant)
     tensors, (model, _) = {k: v.detach() for k, v in published_tensors(family).items()}, network(family)
-    loaded = read_adapters({str(k): v for k, v in tensors.items()}, "file", adapter_metadata(family))
+    loaded = read_adapters({str(k): v for k, v in tensors.items()}, "file", layer_metadata(family))
     assert loaded.family == family
     stack = stack_adapters(tensors.__getitem__, family, CONFIG.num_layers)
     ours = forward(model, stack, toy_latents(), ROLES, family=family)
@@ -330,17 +331,17 @@ def test_a_training_runs_what_its_file_will_hold(published, variant):
 def test_a_file_says_its_variant(tmp_path, published, variant):
     family = vary(published, variant)
     path = write_tiny_adapters(tmp_path / "a.safetensors", family, SMALL)
-    assert json.loads(adapter_metadata(family)["variant"]) == variant.changes()
+    assert json.loads(layer_metadata(family)["variant"]) == variant.changes()
     found, loaded = detect(path), load_adapters(path, family=published)
     assert found.family == loaded.family == family and loaded.warnings == ()
     assert f"of the {family.name} family with {variant} (" in found.line
-    check_fits(loaded.bank, 2, 128, 64)
+    check_fits(load_layers(path), 2, 128, 64)
     vae = str(write_tiny_backbone(tmp_path / "b.safetensors", SMALL))
     assert find_models(str(tmp_path), published, vae=vae).adapters == path
 
 
 def test_published_files_say_nothing():
-    assert adapter_metadata(INTRINSIC) == {}
+    assert layer_metadata(INTRINSIC) == {}
 
 
 def test_dead_weights_follow_the_variant(tmp_path):

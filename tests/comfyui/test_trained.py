@@ -7,7 +7,7 @@ import torch
 
 from comfyui_strata.imaging.clips import read_clip
 from comfyui_strata.joint.families import INTRINSIC, parse_task
-from comfyui_strata.model_loaders.adapters import empty_prompt_path
+from comfyui_strata.model_loaders.layer_files import prompts_path
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone import Job, run
 from comfyui_strata.tests.comfyui.conftest import PACK
@@ -22,7 +22,7 @@ def layers(comfy):
     """Albedo and normal [F, H, W, 3] of the demo's shot, by a graph of stock loaders and our nodes."""
     files = find_models("tiny", INTRINSIC)
     for file, folder in ((files.backbone, "diffusion_models"), (files.vae, "vae"), (files.adapters, "loras"),
-                         (empty_prompt_path(files.adapters), "loras")):
+                         (prompts_path(files.adapters), "loras")):
         shutil.copy(file, comfy.base / "models" / folder / f"trained_{file.name}")
     shutil.copy(SHOT, comfy.base / "input" / "held_out.mp4")
     prompt = {

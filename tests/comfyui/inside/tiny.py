@@ -24,9 +24,9 @@ import nodes
 from ....comfy_host.attach import attach_layers
 from ....joint.families import INTRINSIC, parse_task
 from ....joint.streams import Family, Role
-from ....model_loaders.adapter_metadata import adapter_metadata
 from ....model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
 from ....model_loaders.adapters import LoadedAdapters, read_adapters
+from ....model_loaders.layer_metadata import layer_metadata
 
 DIM, FFN, HEADS, LAYERS, TEXT_DIM = 96, 128, 4, 2, 32
 GRID = (2, 4, 6)  # T, h, w of most latents here
@@ -107,7 +107,7 @@ def wan_model(seed: int = 0, state: dict[str, Tensor] | None = None, **changes):
 
 def adapters(family: Family = INTRINSIC, seed: int = 0, **sizes: int) -> LoadedAdapters:
     """The adapters of `adapter_tensors`, as a loader makes them."""
-    return read_adapters(adapter_tensors(family, seed, **sizes), "tiny", adapter_metadata(family))
+    return read_adapters(adapter_tensors(family, seed, **sizes), "tiny", layer_metadata(family))
 
 
 def adapter_tensors(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int = FFN, layers: int = LAYERS,

@@ -17,7 +17,7 @@ from ....joint.streams import Family
 from ....joint.transformer import Host
 from ....joint.variants import Variant
 from ....joint.wan import WanConfig, empty_wan
-from ....model_loaders.adapter_metadata import adapter_metadata
+from ....model_loaders.layer_metadata import layer_metadata
 from ....nodes.load_layers import LoadLayers
 from . import tiny
 
@@ -30,7 +30,7 @@ SIGMA = torch.tensor([0.7])
 def from_a_file(family: Family):
     """The MODEL that Strata Load Layers makes of a stock one and a file of this family's adapters, and what it says."""
     path = Path(folder_paths.get_folder_paths("loras")[0]) / "a variant.safetensors"
-    save_file(tiny.adapter_tensors(family), path, metadata=adapter_metadata(family) or None)
+    save_file(tiny.adapter_tensors(family), path, metadata=layer_metadata(family) or None)
     try:
         node = LoadLayers.execute(tiny.wan_model(), path.name)
     finally:
