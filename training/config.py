@@ -179,7 +179,7 @@ class TrainConfig:
         for table, names, least in (
             (self.optimiser, ("steps", "batch", "accumulation"), 1),
             (self.optimiser, ("learning_rate", "final_learning_rate", "warmup", "weight_decay", "clip_norm", "ema"), 0),
-            (self.optimiser, ("added_factor",), 0), (self.text, ("length", "drop"), 0),
+            (self.optimiser, ("added_factor",), 0), (self.text, ("length",), 0),
             (self.model, ("rank",), 1), (self.data, ("synthetic", ), 0),
             (self.run, ("log_every", "save_every", "keep", "picture_steps"), 1),
             (self.run, ("seed", "pictures_every"), 0),
@@ -206,9 +206,10 @@ class TrainConfig:
                     raise ValueError(f"[tasks] {name} is {weight:g}, but weights are above 0; leave out what is "
                                      "unwanted.")
             _one_of("[text] learn", stage.learn, ("caption", "prompt"))
-            if not 0 <= stage.drop <= 1 or stage.steps < 1:
-                raise ValueError(f"A stage of {stage.steps} steps with drop = {stage.drop:g} was asked for, but at "
-                                 "least one step and a drop of 0 to 1 are needed.")
+            if not 0 <= stage.drop <= 1:
+                raise ValueError(f"[text] drop is {stage.drop:g}, but 0 to 1 is needed.")
+            if self.stages and stage.steps < 1:
+                raise ValueError(f"A stage of {stage.steps} steps was asked for, but at least 1 is needed.")
         if not family.texts and self.text != Text(drop=self.text.drop):
             raise ValueError(f"The {family.name} family makes no text: leave vocabulary, length and learn out of "
                              "[text].")

@@ -167,11 +167,11 @@ def _leave_out_idle(config: TrainConfig, family: Family, source: ClipSource, cli
         if lacking is None:
             useful.append(i)
         else:
-            names = ", ".join(lacking.tasks or dict(family.task_weights))
-            say(f"Skipped: Clip '{source.name(i)}' has only {', '.join(sorted(layers))}, from which no task of {names} "
+            which = "[tasks]" if lacking.tasks else f"the {family.name} family"
+            say(f"Skipped: Clip '{source.name(i)}' has only {', '.join(sorted(layers))}, from which no task of {which} "
                 "can be learned.")
     if not useful:
-        raise ValueError("From no clip can one of the tasks be learned: see the lines above; add tasks or clips.")
+        raise ValueError("No clip has the layers of one of the tasks: see the lines above; add tasks or clips.")
     return useful
 
 
