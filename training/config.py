@@ -150,9 +150,9 @@ class TrainConfig:
         return self.stages or (Stage(self.optimiser.steps, self.tasks, self.text.learn, self.text.drop),)
 
     def stage(self, step: int) -> Stage:
-        """What is learned in step 0, 1, ..."""
+        """What is learned in step 0, 1, ...; the last stage has no end."""
         ends = accumulate(stage.steps for stage in self.all_stages)
-        return next(stage for stage, end in zip(self.all_stages, ends) if step < end)
+        return next((stage for stage, end in zip(self.all_stages, ends) if step < end), self.all_stages[-1])
 
     def resolve_family(self) -> Family:
         """The family in its variant. Raises ValueError."""
