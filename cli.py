@@ -44,8 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     parity.set_defaults(command=replay_fixtures)
 
     models = commands.add_parser("models", help="say what weight files are")
-    models.add_argument("files", nargs="+", metavar="FILE", help="a .safetensors file")
+    models.add_argument("files", nargs="+", metavar="FILE", help="a .safetensors or .pth file")
     models.set_defaults(command=describe_files)
+
+    _add_convert(commands)
 
     doctor = commands.add_parser("doctor", help="check this machine")
     doctor.set_defaults(command=check_machine)
@@ -100,6 +102,24 @@ def _add_eval(commands) -> None:
     evaluate.add_argument("--pictures", type=Path, metavar="DIR",
                           help="write a contact sheet with the truth there for each task of each shot")
     evaluate.set_defaults(command=evaluate_model)
+
+
+def _add_convert(commands) -> None:
+    convert = commands.add_parser(
+        "convert", help="split a published checkpoint of UnityVideo or Uni-ViGU",
+        description="Split a published checkpoint of UnityVideo or Uni-ViGU into NAME.wan.safetensors, a Wan model for "
+                    "any loader, and NAME.layers.safetensors, the layers that ride on it.")
+    convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT",
+                         help="a .pth or .safetensors file, or a folder of shards")
+    convert.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    convert.add_argument("--name", metavar="NAME", help="(default: the checkpoint's)")
+    convert.add_argument("--tokenizer", type=Path, metavar="PATH",
+                         help="Uni-ViGU's: spiece.model of google/umt5-xxl, or a file or folder that holds it "
+                              "(default: the text encoder's)")
+    convert.add_argument("--text-encoder", type=Path, metavar="PATH",
+                         help="umt5_xxl: embed the prompts that never change once and for all")
+    convert.add_argument("--dtype", default="keep", choices=("keep", "bf16", "fp16", "fp32"), help="(default: keep)")
+    convert.set_defaults(command=convert_checkpoint)
 
 
 def _add_model(command) -> None:
@@ -246,6 +266,24 @@ def describe_files(args) -> int:
             line, code = str(error), 1
         print(f"{file}: {line}")
     return int(code)
+
+
+def convert_checkpoint(args) -> int:
+    """`strata convert`: prints each file that it made as `name<TAB>path`."""
+    from tqdm import tqdm
+
+    from .model_loaders.convert import DTYPES, convert
+
+    with tqdm(desc="convert", unit="B", unit_scale=True, disable=None) as bar:
+        def on_bytes(done: int, whole: int) -> None:
+            bar.total = whole
+            bar.update(done)
+
+        made = convert(args.checkpoint, args.out, name=args.name, tokenizer=args.tokenizer,
+                       text_encoder=args.text_encoder, dtype=DTYPES[args.dtype], on_bytes=on_bytes)
+    for name, path in made.items():
+        print(f"{name}\t{path}")
+    return 0
 
 
 def check_machine(args) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from ..joint.wan import WanModel, empty_wan
+from ..joint.wan import WanConfig, WanModel, empty_wan
 from .detect import detect, wan_config
 from .safetensors_file import check_finite, load_tensors, name_some, read_header
 from .wan_names import wan_names
@@ -27,29 +28,36 @@ def load_backbone(path: str | Path, *, device: str = "cpu", dtype: torch.dtype =
     for file in files:
         shapes.update(read_header(file).shapes)
     names = wan_names(shapes)
+    has = {names[key]: shape for key, shape in shapes.items()}
     if "patch_embedding.weight" not in names.values():
         raise ValueError(f"'{path.name}' is no Wan backbone: it is {detect(files[0]).line}.")
     if any(name.endswith((".scale_weight", ".weight_scale", ".comfy_quant")) for name in names.values()):
         raise ValueError(f"'{path.name}' is quantised with scales, which only ComfyUI reads: use the bf16 or fp16 file "
                          "here, or the graph for this one.")
-    config = wan_config({names[key]: shape for key, shape in shapes.items()}, num_heads)
-    model = empty_wan(config, device="meta", dtype=dtype)
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    has = {names[key]: shape for key, shape in shapes.items()}
-    missing, extra = wanted.keys() - has.keys(), has.keys() - wanted.keys()
-    if missing:
-        raise ValueError(f"'{path.name}' lacks {len(missing)} tensors of its backbone ({name_some(missing)}): "
-                         "download it again.")
-    if extra:
-        raise ValueError(f"'{path.name}' is not Wan text-to-video: it has {len(extra)} more tensors "
-                         f"({name_some(extra)}); use the T2V model.")
-    for key, shape in wanted.items():
-        if has[key] != shape:
-            raise ValueError(f"'{path.name}' does not fit together: {key} is {has[key]} where {shape} is needed.")
+    config = check_backbone(has, path.name, num_heads)
     state = {}
     for file in files:
         tensors = load_tensors(file)
         check_finite(file.name, tensors)
         state.update((names[key], tensor.to(device=device, dtype=dtype)) for key, tensor in tensors.items())
+    model = empty_wan(config, device="meta", dtype=dtype)
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False)
+
+
+def check_backbone(shapes: Mapping[str, tuple[int, ...]], name: str, num_heads: int | None = None) -> WanConfig:
+    """The sizes of a backbone from its shapes by Wan's own names. Raises ValueError unless these are exactly the
+    tensors of Wan text-to-video; `name` stands for the file in errors."""
+    config = wan_config(shapes, num_heads)
+    wanted = {key: tuple(value.shape) for key, value in empty_wan(config, device="meta").state_dict().items()}
+    missing, extra = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
+    if missing:
+        raise ValueError(f"'{name}' lacks {len(missing)} tensors of its backbone ({name_some(missing)}): "
+                         "download it again.")
+    if extra:
+        raise ValueError(f"'{name}' is not Wan text-to-video: it has {len(extra)} more tensors "
+                         f"({name_some(extra)}); use the T2V model.")
+    for key, shape in wanted.items():
+        if tuple(shapes[key]) != shape:
+            raise ValueError(f"'{name}' does not fit together: {key} is {shapes[key]} where {shape} is needed.")
+    return config

@@ -12,6 +12,7 @@ from ..joint.streams import Family
 from ..joint.variants import Variant
 from ..joint.wan import WanConfig
 from .adapter_names import parse_key
+from .checkpoint_file import PICKLES, open_checkpoint
 from .expert_names import split_names
 from .layer_metadata import family_of, family_of_parts
 from .safetensors_file import Header, read_header
@@ -23,7 +24,7 @@ EMPTY_PROMPT, OWN_PROMPT = "empty_prompt", "prompt."
 
 # What the shape of a part, under its name in `Experts`, says of the sizes of the backbone and of V.
 _SIZES = (
-    (r"embedding\.\w+\.patch_embedding\.weight", ("dim", "in_dim", "patch_size")),
+    (r"embedding\.\w+\.patch_embedding\.weight", ("dim", "in_dim", "t", "h", "w")),
     (r"embedding\.\w+\.weight", ("vocabulary", "dim")),
     (r"time\.\w+\.time_embedding\.0\.weight", ("dim", "freq_dim")),
     (r"ffn\.\w+\.\d+\.0\.weight", ("ffn_dim", "dim")),
@@ -44,9 +45,12 @@ class Detected:
 
 
 def detect(path: str | Path) -> Detected:
-    """Say what a file is. Raises as `read_header` for files that are no readable safetensors, and ValueError for layers
-    of a variant that Strata does not know."""
-    return detect_header(read_header(path))
+    """Say what a file is, a pickle (by its name, .pth) included. Raises as `read_header` for files that are no readable
+    safetensors, as `open_checkpoint` for pickles, and ValueError for layers of a variant that Strata does not know."""
+    if Path(path).suffix not in PICKLES:
+        return detect_header(read_header(path))
+    with open_checkpoint(path) as checkpoint:
+        return detect_header(checkpoint.header)
 
 
 def detect_header(header: Header) -> Detected:
@@ -99,11 +103,12 @@ def part_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict:
     sizes = {}
     for name, shape in shapes.items():
         for pattern, what in _SIZES:
-            if re.fullmatch(pattern, name):
-                told = (*shape[:len(what) - 1], tuple(shape[len(what) - 1:])) if what[-1] == "patch_size" else shape
-                sizes |= dict(zip(what, told))
+            if re.fullmatch(pattern, name) and len(shape) == len(what):
+                sizes |= dict(zip(what, shape))
         if match := re.match(r"ffn\.\w+\.(\d+)\.", name):
             sizes["num_layers"] = max(sizes.get("num_layers", 0), int(match[1]) + 1)
+    if "t" in sizes:
+        sizes["patch_size"] = tuple(sizes.pop(axis) for axis in "thw")
     return sizes
 
 

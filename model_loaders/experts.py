@@ -74,7 +74,7 @@ def check_parts(shapes: Mapping[str, tuple[int, ...]], family: Family, name: str
     vocabulary = sizes.pop("vocabulary", 0)
     # What is not told leaves no trace in the parts; what comes in is as wide as what goes out, in every Wan.
     blocks = sizes.pop("num_layers", 0)
-    config = WanConfig(**sizes, num_layers=blocks, out_dim=sizes.get("in_dim", 0))
+    config = WanConfig(**sizes, num_layers=blocks, out_dim=sizes.get("in_dim", WanConfig.out_dim))
     with torch.device("meta"):
         wanted = {key: tuple(value.shape) for key, value in Experts(family, config, vocabulary).state_dict().items()}
     variant = f" with {family.variant}" if family.variant.changes() else ""

@@ -108,5 +108,6 @@ def save_prompts(layers: str | Path, prompts: Mapping[str, Tensor]) -> None:
     for name, embedding in prompts.items():
         used = embedding.any(dim=1).nonzero()
         count = int(used.max()) + 1 if len(used) else 1
-        tensors[OWN_PROMPT + name if name else EMPTY_PROMPT] = embedding[:count].float().cpu()
+        # A copy, as several may be views of one, which the format does not have.
+        tensors[OWN_PROMPT + name if name else EMPTY_PROMPT] = embedding[:count].float().cpu().clone()
     replace_tensors(path, tensors)

@@ -6,7 +6,8 @@ import json
 import os
 import struct
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
+
+# What the format calls the dtypes that weights come in.
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+          torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint8: "U8"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ def read_header(path: str | Path) -> Header:
     return Header(path, shapes, dtypes, metadata)
 
 
+def torch_dtype(name: str) -> torch.dtype | None:
+    """The dtype of a name in a header, None for one that weights do not come in."""
+    return next((dtype for dtype, called in DTYPES.items() if called == name), None)
+
+
 def load_tensors(path: str | Path, keys=None, device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of a safetensors file, or those named in `keys`. Errors as `read_header`."""
     header = read_header(path)
@@ -81,20 +91,34 @@ def replace_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict
 
     Makes the folder when it is missing. Raises OSError in one sentence; nothing half-written is left."""
     path = Path(path)
-    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with aside(path) as part:
+            mode = part.stat().st_mode
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+            part.chmod(mode)  # the library makes files that only their owner can read, and model folders are shared
+    except (OSError, SafetensorError) as error:  # the library wraps a full disk in an error of its own
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, which takes its place when the `with` ends well, and is gone when it does not. Makes
+    the folder when it is missing."""
+    part = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.touch()
-        mode = aside.stat().st_mode
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, metadata)
-        aside.chmod(mode)  # the library makes files that only their owner can read, and model folders are shared
-        os.replace(aside, path)
-    except (OSError, SafetensorError) as error:  # the library wraps a full disk in an error of its own
-        raise OSError(f"Could not write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose "
-                      "a folder you can write to, nothing half-written was left.") from error
+        part.touch()
+        yield part
+        os.replace(part, path)
     finally:
         with suppress(OSError):  # it is not there; where the folder is a file, even asking is an error
-            aside.unlink()
+            part.unlink()
+
+
+def cannot_write(path: Path, error: Exception) -> OSError:
+    """What to raise where a file could not be written."""
+    return OSError(f"Could not write {path}: {getattr(error, 'strerror', None) or error}; free some space or choose a "
+                   "folder you can write to, nothing half-written was left.")
 
 
 def check_finite(name: str, tensors: dict[str, Tensor]) -> None:
