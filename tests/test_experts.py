@@ -13,9 +13,10 @@ from comfyui_strata.joint.layout import make_layout
 from comfyui_strata.joint.rope import line_rope, rotate
 from comfyui_strata.joint.sampling import row_states
 from comfyui_strata.joint.streams import Family, Role, Task
-from comfyui_strata.joint.transformer import Host
+from comfyui_strata.joint.transformer import Host, joint_forward
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.joint.wan import WanModel
+from comfyui_strata.tests import toys
 from comfyui_strata.tests.plain_streams import plain_streams
 from comfyui_strata.tests.toys import (
     CONFIG,
@@ -208,19 +209,24 @@ def test_only_the_wanted_logits_are_made(family):
 
 
 @families
-def test_a_text_of_one_position_equals_many_equal_ones_and_is_asked_nothing(family):
+def test_a_text_of_one_position_equals_many_equal_ones(family):
     toy, roles = Toy(family, requests=2), every_part(family)
     for one in (toy.context[:, :1], torch.zeros_like(toy.context[:, :1])):  # any text, and no prompt at all
         many = toy.forward(roles, context=one.expand(-1, 512, -1))
-        asked = []
-        hooks = [getattr(block.cross_attn, name).register_forward_hook(lambda m, args, out: asked.append(m))
-                 for block in toy.model.blocks for name in ("q", "k")]
         single = toy.forward(roles, context=one)
-        for hook in hooks:
-            hook.remove()
-        assert asked == []
         for row, out in single.items():
             torch.testing.assert_close(out, many[row], **EXACT)
+
+
+def test_a_text_of_one_position_is_asked_nothing():
+    toy, asked = Toy(VIGU), []
+    for block in toy.model.blocks:
+        for linear in (block.cross_attn.q, block.cross_attn.k):
+            linear.register_forward_hook(lambda m, args, out: asked.append(m))
+    toy.forward((C, T), context=toy.context[:, :1])
+    assert asked == []
+    toy.forward((C, T))
+    assert len(asked) == 2 * CONFIG.num_layers
 
 
 def test_a_given_text_steers_the_picture():
@@ -332,3 +338,26 @@ def test_a_block_under_a_checkpoint_gives_equal_gradients(family):
             torch.testing.assert_close(again[name], gradient, rtol=0, atol=0)
 
 
+class Breaking(Host):
+    """What a host does between blocks is seldom traceable: the compiler begins each block anew."""
+
+    def start_block(self, index):
+        torch._dynamo.graph_break()
+
+
+def test_compiled_blocks_share_their_graphs_and_equal_the_plain_ones(monkeypatch):
+    # With a graph a block, dynamo would give up after 8 and leave most of a model's blocks uncompiled.
+    graphs = []
+    for blocks in (3, 6):
+        config = replace(CONFIG, num_layers=blocks)
+        model, inputs = toy_model(config=config), {"family": VIGU, "experts": toy_experts(VIGU, config=config),
+                                                   "ids": toy_ids(), "host": Breaking()}
+        plain = forward(model, None, toy_latents(1, 1), (C, T), **inputs)
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(toys, "joint_forward", torch.compile(joint_forward, backend="eager"))
+            compiled = forward(model, None, toy_latents(1, 1), (C, T), **inputs)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        torch.testing.assert_close(compiled, plain, **EXACT)
+    assert 0 < graphs[1] <= graphs[0]

@@ -57,11 +57,11 @@ def toy_bank(family: Family = INTRINSIC, seed: int = 1) -> AdapterBank:
     return bank
 
 
-def toy_experts(family: Family, seed: int = 4) -> Experts:
+def toy_experts(family: Family, seed: int = 4, config: WanConfig = CONFIG) -> Experts:
     """The own parts of a family's streams with random weights, none of them zero."""
     torch.manual_seed(seed)
     vocabulary = VOCABULARY if family.texts else 0
-    experts = empty_experts(family, CONFIG, vocabulary, dtype=torch.float64)
+    experts = empty_experts(family, config, vocabulary, dtype=torch.float64)
     for parameter in experts.parameters():
         parameter.data.normal_(std=1.0 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
     return experts
