@@ -163,6 +163,15 @@ def vary(family: Family, variant: Variant) -> Family:
     return replace(family, variant=variant)
 
 
+def with_text_length(family: Family, length: int) -> Family:
+    """A family whose texts are of `length` tokens. Raises ValueError for less than one."""
+    if length < 1:
+        raise ValueError(f"A text of {length} tokens was asked for, but at least 1 is needed.")
+    return replace(family, streams=tuple(
+        replace(stream, tokens=replace(stream.tokens, length=length)) if stream.tokens else stream
+        for stream in family.streams))
+
+
 def get_family(name: str) -> Family:
     """The family called `name`. Raises ValueError naming the families there are."""
     if name not in FAMILIES:

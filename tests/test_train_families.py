@@ -131,6 +131,7 @@ def test_what_is_learned_follows_the_stages(parts, tmp_path):
              for number in range(4)]
     assert max(words[:2]) < min(words[2:])  # a prompt says less than its caption
     assert run.lessons.example(0)[1].ids.shape == (1, 80)
+    assert load_layers(made["layers"]).family.stream("caption").tokens.length == 80
 
 
 def test_a_text_encoder_embeds_every_streams_own_prompt(parts, tmp_path):

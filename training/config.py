@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import get_type_hints
 
-from ..joint.families import get_family, parse_task, vary
+from ..joint.families import get_family, parse_task, vary, with_text_length
 from ..joint.streams import Family
 from ..joint.variants import Variant
 
@@ -155,8 +155,9 @@ class TrainConfig:
         return next((stage for stage, end in zip(self.all_stages, ends) if step < end), self.all_stages[-1])
 
     def resolve_family(self) -> Family:
-        """The family in its variant. Raises ValueError."""
-        return vary(get_family(self.family), self.variant)
+        """The family in its variant, with texts of the length that is trained. Raises ValueError."""
+        family = vary(get_family(self.family), self.variant)
+        return with_text_length(family, self.text.length) if self.text.length else family
 
     def check(self) -> None:
         """Raise ValueError, in one sentence, for the first value that cannot be."""

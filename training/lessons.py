@@ -109,7 +109,7 @@ class Lessons:
     @property
     def text_length(self) -> int:
         """Tokens of the family's text stream."""
-        return self.config.text.length or self.family.stream(self.family.texts[0]).tokens.length
+        return self.family.stream(self.family.texts[0]).tokens.length
 
     def preview(self) -> tuple[Task, CachedClip, Tensor]:
         """What a picture shows: a task, a clip, and the text [1, W, E] that it reads."""
