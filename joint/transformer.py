@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .adapters import ActiveAdapters, BlockAdapters
 from .attention import Attention, sdpa
 from .channels import join_channels, split_channels
-from .experts import Experts
+from .experts import Experts, embed_patches
 from .layout import Layout
 from .rope import rotate
 
@@ -194,16 +194,11 @@ def _embed(model: nn.Module, experts: Experts | None, states: Sequence[Tensor | 
     dtype = next(states[i].dtype for i, stream in zip(layout.order, layout.streams) if stream.tokens is None)
     parts = []
     for run in layout.runs(lambda place: (layout.streams[place].own.embedding, layout.streams[place].own.identity)):
-        own, tokens = layout.streams[run.places[0]].own, layout.streams[run.places[0]].tokens
-        embedding = experts.embedding[own.embedding] if own.embedding else model.patch_embedding
+        own = layout.streams[run.places[0]].own
         state = torch.stack([states[layout.order[place]] for place in run.places], dim=1)  # [N, S, ...]
-        if tokens is None:
-            # ComfyUI keeps this convolution in float32 whatever the model's dtype.
-            weight = (embedding.patch_embedding if own.embedding else embedding).weight.dtype
-            x = embedding(state.flatten(0, 1).to(weight))
-            x = x if own.embedding else x.flatten(2).transpose(1, 2)  # [N*S, L, D]
-        else:
-            x = embedding(state.flatten(0, 1))
+        flat = state.flatten(0, 1)
+        # [N*S, L, D]
+        x = experts.embedding[own.embedding](flat) if own.embedding else embed_patches(model.patch_embedding, flat)
         x = x.to(dtype).reshape(state.shape[0], -1, x.shape[-1])  # [N*S, L, D] -> [N, S*L, D]
         parts.append(x + experts.identity[own.identity].to(x) if own.identity else x)
     return _join(parts)
