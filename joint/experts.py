@@ -31,7 +31,7 @@ class LatentEmbedding(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """The tokens of latents, row-major."""
-        return self.linear(embed_patches(self.patch_embedding, latents).to(self.linear.weight.dtype))
+        return self.linear(embed_patches(self.patch_embedding, latents).to(latents.dtype))
 
 
 class TimeNetwork(nn.Module):
