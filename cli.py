@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     tasks.set_defaults(command=list_tasks)
 
     _add_run(commands)
+    _add_caption(commands)
     _add_train(commands)
     _add_eval(commands)
 
@@ -58,12 +59,15 @@ def _add_run(commands) -> None:
     run = commands.add_parser(
         "run", help="make the missing layers of a shot",
         description="Make the missing layers of a shot. A clip is a video, a still or a folder of numbered frames.")
+    run.add_argument("--family", required=True, help="intrinsic, alpha, unity or vigu")
     _add_model(run)
+    _add_guidance(run)
     run.add_argument("--task", required=True, help="such as R2AIN: rgb given; albedo, irradiance, normal made")
     run.add_argument("--input", action="append", default=[], type=_layer_and_path, metavar="LAYER=PATH",
                      help="a given layer; repeat for more")
     run.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    run.add_argument("--prompt", default="", metavar="S", help="what the shot shows (default: empty)")
+    run.add_argument("--prompt", default="", metavar="S",
+                     help="what the shot shows; the caption, where a task is given one (default: empty)")
     run.add_argument("--negative", metavar="S", help="what to steer away from (default: Wan's own)")
     run.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
     run.add_argument("--frames", type=_positive, metavar="N",
@@ -71,6 +75,36 @@ def _add_run(commands) -> None:
     run.add_argument("--size", type=_size, metavar="WxH", help="size where nothing is given")
     run.add_argument("--format", default="png", choices=("png", "exr", "mp4"), help="(default: png, 16 bit)")
     run.set_defaults(command=run_task)
+
+
+def _add_caption(commands) -> None:
+    caption = commands.add_parser(
+        "caption", help="say in words what clips show",
+        description="Say in words what clips show, one line a clip: PATH<TAB>CAPTION. A clip is a video, a still or a "
+                    "folder of numbered frames; of a folder with several of them all are captioned, those in its "
+                    "folders, too. docs/captions.md says more.")
+    caption.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="a clip, or a folder of clips")
+    caption.add_argument("--json", action="store_true", help="a JSON object a line instead")
+    caption.add_argument("--sidecar", action="store_true",
+                         help="also write CLIP.txt beside each clip; one that has it already is passed over")
+    caption.add_argument("--overwrite", action="store_true", help="caption those again, too")
+    _add_model(caption)
+    caption.add_argument("--length", type=_positive, metavar="N", help="tokens of a caption (default: 256)")
+    caption.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
+    caption.add_argument("--hint", default="", metavar="TEXT",
+                         help="what is known of the clips already; needs a text encoder")
+    caption.add_argument("--fit", default="cover", choices=("cover", "crop", "whole"),
+                         help="scale until the size is covered and keep the centre, cut out the centre unscaled as "
+                              "published, or look at the whole clip in its own size (default: cover)")
+    caption.add_argument("--size", type=_size, metavar="WxH", help="size to look at (default: 832x480)")
+    caption.add_argument("--frames", type=_positive, metavar="N",
+                         help="frames to look at at once: 1, 5, 9, ... 81 (default: 81)")
+    caption.add_argument("--long", default="sample", choices=("sample", "windows"),
+                         help="of a longer clip, look at that many frames evenly over it, or at all of it piece by "
+                              "piece and join the captions (default: sample)")
+    caption.add_argument("--sampler", default="jump", choices=("jump", "published"),
+                         help="skip the steps that change nothing, or draw as published (default: jump)")
+    caption.set_defaults(command=write_captions)
 
 
 def _add_train(commands) -> None:
@@ -90,7 +124,9 @@ def _add_eval(commands) -> None:
         "eval", help="measure a model on shots it has never seen",
         description="Measure a model on synthetic shots that are never trained on, against their exact layers, beside "
                     "a constant, a copy of what is given and the VAE alone. docs/metrics.md says what the numbers are.")
+    evaluate.add_argument("--family", required=True, help="intrinsic or alpha")
     _add_model(evaluate)
+    _add_guidance(evaluate)
     evaluate.add_argument("--task", nargs="+", default=["all"], metavar="T", help="tasks, or all (default: all)")
     evaluate.add_argument("--seeds", type=_positive, default=8, metavar="N", help="how many shots (default: 8)")
     evaluate.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
@@ -124,16 +160,18 @@ def _add_convert(commands) -> None:
 
 def _add_model(command) -> None:
     """The options of every command that samples."""
-    command.add_argument("--family", required=True, help="intrinsic or alpha")
     command.add_argument("--model", default="tiny", metavar="NAME|PATH",
                          help="a bundled model, or a folder that holds the files (default: tiny)")
     for part in ("backbone", "adapters", "vae", "text-encoder"):
         command.add_argument(f"--{part}", metavar="PATH", help=f"the {part.replace('-', ' ')}, if not from --model")
-    command.add_argument("--steps", type=_positive, metavar="N", help="sampling steps (default: the family's, 50)")
-    command.add_argument("--cfg", type=float, metavar="X",
-                         help="how strongly the prompt steers (default: the family's; 1 for an empty prompt)")
+    command.add_argument("--steps", type=_positive, metavar="N", help="sampling steps (default: the family's)")
     command.add_argument("--device", metavar="D", help="cuda, mps or cpu (default: the best there is)")
     command.add_argument("--attention", default="sdpa", help="sdpa, flash3 or sage (default: sdpa)")
+
+
+def _add_guidance(command) -> None:
+    command.add_argument("--cfg", type=float, metavar="X",
+                         help="how strongly the prompt steers (default: the family's; 1 for an empty prompt)")
 
 
 def _find_models(args, family):
@@ -167,19 +205,65 @@ def run_task(args) -> int:
 
     try:
         family = get_family(args.family)
-        task = parse_task(family, args.task)
+    except ValueError as error:  # wrong use, not a failure
+        return _wrong_use("run", error)
+    models = _find_models(args, family)
+    try:
+        task = parse_task(_in_file(models, family), args.task)
         inputs = dict(args.input)
         if len(inputs) < len(args.input):
             raise ValueError("A layer is given twice: give each --input once.")
         job = Job(task, inputs, args.out, args.prompt, args.negative, args.steps, args.cfg, args.seed, args.frames,
                   args.size, args.format, args.device or best_device(), args.attention)
         job.check()
-    except ValueError as error:  # wrong use, not a failure
-        print(f"strata run: {error}", file=sys.stderr)
-        return 2
-    for name, path in run(job, _find_models(args, family)).items():
+    except ValueError as error:
+        return _wrong_use("run", error)
+    for name, path in run(job, models).items():
         print(f"{name}\t{path}")
     return 0
+
+
+def _in_file(models, family):
+    """A family as the variant that its layer file holds, which decides what tasks there are. A file of something else
+    is refused where it is loaded."""
+    from .model_loaders.detect import detect
+
+    found = detect(models.adapters).family
+    return found if found is not None and found.name == family.name else family
+
+
+def _wrong_use(command: str, error: Exception) -> int:
+    print(f"strata {command}: {error}", file=sys.stderr)
+    return 2
+
+
+def write_captions(args) -> int:
+    """`strata caption`: prints a line a clip, as soon as it has it; exit 1 when a clip has got no caption."""
+    from .captioning import CAPTIONER, CaptionSettings, Failure, caption_clips
+    from .model_loaders.device import best_device
+
+    settings = CaptionSettings(args.steps, args.length, args.seed, args.hint, args.fit, args.size, args.frames,
+                               args.long, args.sampler, args.device or best_device(), args.attention)
+    try:
+        settings.check()
+        if args.overwrite and not args.sidecar:
+            raise ValueError("--overwrite is about the files of --sidecar: add that, or leave it out.")
+    except ValueError as error:
+        return _wrong_use("caption", error)
+    # Captions and names are in any language, which a redirected stdout on Windows could not hold; and a name on Linux
+    # may be no text at all.
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    code = 0
+    for result in caption_clips(args.clips, settings, _find_models(args, CAPTIONER), sidecar=args.sidecar,
+                                overwrite=args.overwrite):
+        if isinstance(result, Failure):
+            print(f"strata caption: {result.reason}", file=sys.stderr)
+            code = 1
+        elif args.json:
+            print(json.dumps(result.as_json(), ensure_ascii=False), flush=True)
+        else:
+            print(f"{result.path}\t{' '.join(result.text.split()) or '(no text)'}", flush=True)
+    return code
 
 
 def train_adapters(args) -> int:
@@ -196,8 +280,7 @@ def train_adapters(args) -> int:
             raise ValueError(f"'{args.out}' holds a run already: go on with --resume, or choose another --out.")
         config = read_config(saved if args.resume else args.config)
     except (ValueError, FileNotFoundError) as error:
-        print(f"strata train: {error}", file=sys.stderr)
-        return 2
+        return _wrong_use("train", error)
     from .training.trainer import train
 
     for name, path in train(config, args.out, cpu=args.cpu).items():
@@ -223,8 +306,7 @@ def evaluate_model(args) -> int:
         trial = Trial(plan, args.json, args.pictures, args.cfg, args.device or best_device(), args.attention)
         trial.check()
     except ValueError as error:
-        print(f"strata eval: {error}", file=sys.stderr)
-        return 2
+        return _wrong_use("eval", error)
     check_packages()
     # The table has arrows, which a redirected stdout on Windows could not hold.
     sys.stdout.reconfigure(encoding="utf-8")

@@ -11,10 +11,9 @@ from .imaging.atomic import replace_file
 from .imaging.contact_sheet import contact_sheet
 from .joint.attention import get_attention
 from .joint.transformer import Host
+from .loading import embed_prompts, empty_context, load_engine, load_layer_file, say
 from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
-from .model_loaders.text import encode_prompts
-from .standalone import empty_context, load_engine, load_layer_file, say, working_dtype
 from .training.evaluate import Plan, Result, Texts, evaluate
 from .training.report import Report
 from .training.shots import synthetic_example
@@ -62,7 +61,8 @@ def measure(trial: Trial, models: ModelSet, report: Report) -> None:
 
 def _texts(trial: Trial, models: ModelSet) -> Texts:
     """The captions' embeddings where a task reads text and there is an encoder, else the empty prompt alone."""
-    plan, empty = trial.plan, empty_context(models, trial.device)
+    plan = trial.plan
+    empty = empty_context(models, plan.family, trial.device)
     readers = [str(task) for task in plan.tasks if task.uses_text]
     if not readers:
         return Texts(empty)
@@ -72,8 +72,7 @@ def _texts(trial: Trial, models: ModelSet) -> Texts:
     # Each shot is rendered now for its caption and later for its layers: all of them at once could fill the memory.
     captions = [synthetic_example(plan.family, seed, plan.frames, plan.height, plan.width).prompt
                 for seed in plan.seeds]
-    rows = encode_prompts(models.text_encoder, [*captions, plan.family.negative_prompt], device=trial.device,
-                          dtype=working_dtype(trial.device))
+    rows, _ = embed_prompts(models, plan.family, trial.device, [*captions, plan.family.negative_prompt])
     guidance = plan.family.guidance if trial.guidance is None else trial.guidance
     return Texts(empty, dict(zip(plan.seeds, rows[:-1].split(1))), rows[-1:], guidance)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,23 +11,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .captioning import TextDraw, forward_bar
 from .imaging.atomic import replace_file
 from .imaging.clips import read_clip, write_clip
 from .imaging.contact_sheet import contact_sheet
 from .imaging.fit import Fit, common_fit, still_to_clip
 from .imaging.layers import decode, encode
-from .joint.adapters import AdapterSettings
 from .joint.attention import get_attention
-from .joint.channels import check_channels
-from .joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample
-from .joint.streams import Family, Task
+from .joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample, sample_with_text
+from .joint.streams import Role, Task
+from .joint.text_flow import JumpFirst, joint_rates, random_tokens
 from .joint.transformer import Host
-from .model_loaders.backbone import load_backbone
+from .loading import embed_prompts, load_engine, load_layer_file, no_context, say, working_dtype
 from .model_loaders.device import check_device
-from .model_loaders.layer_files import LoadedLayers, check_fits, load_layers, save_prompts, stored_prompts
 from .model_loaders.model_set import ModelSet
-from .model_loaders.text import encode_prompts
-from .model_loaders.vae import LATENT_CHANNELS, WanVae, load_vae
+from .model_loaders.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,22 @@ class Job:
 
     def check(self) -> None:
         """Raise ValueError when the given layers are not those of the task, or a setting cannot be."""
-        wanted, got = set(self.task.conditions), set(self.inputs)
+        family, given = self.task.family, self.task.conditions
+        wanted, got = {name for name in given if name in family.pictures}, set(self.inputs)
         missing, extra = sorted(wanted - got), sorted(got - wanted)
         if missing:
             raise ValueError(f"{self.task} needs {', '.join(missing)} given: add --input {missing[0]}=PATH.")
+        if written := [name for name in family.texts if name in got]:
+            raise ValueError(f"The {written[0]} is text: give it by --prompt, not by --input.")
         if extra:
-            raise ValueError(f"{self.task} is not given {', '.join(extra)} (given: "
-                             f"{', '.join(self.task.conditions) or 'nothing'}; made: {', '.join(self.task.targets)}): "
-                             "leave that --input out, or choose another task.")
+            raise ValueError(f"{self.task} is not given {', '.join(extra)} (given: {', '.join(given) or 'nothing'}; "
+                             f"made: {', '.join(self.task.targets)}): leave that --input out, or choose another task.")
+        if (texts := [name for name in given if name in family.texts]) and not self.prompt.strip():
+            raise ValueError(f"{self.task} needs the {texts[0]} given: add --prompt TEXT.")
         if self.inputs and self.size:
             raise ValueError("--size is for tasks with nothing given; a given clip keeps its own size.")
         check_device(self.device)
         get_attention(self.attention)
-
-
-def say(text: str) -> None:
-    """Talk goes to stderr; stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def run(job: Job, models: ModelSet) -> dict[str, Path]:
@@ -77,90 +73,47 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     Raises ValueError, OSError or ImportError with one sentence for what is wrong with the job, a file or the machine;
     nothing half-written is left.
     """
-    family = job.task.family
     job.check()
-    host = Host(get_attention(job.attention))
     images, rate = _read_inputs(job)
-    fit = common_fit(images) if images else _free_size(job)
+    fit = common_fit(images, job.task.family.latents.cell) if images else _free_size(job)
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
 
-    loaded = load_layer_file(models, family, job.device)
+    loaded = load_layer_file(models, job.task.family, job.device)
     task, family = replace(job.task, family=loaded.family), loaded.family  # the file may hold a variant
-    texts, guidance = _texts(job, models)  # before the backbone: the encoder needs the room
-    engine, vae = load_engine(models, loaded, job.device, host)
-    dtype = working_dtype(job.device)
-    clean = torch.zeros(1, len(family.streams), LATENT_CHANNELS, *fit.latent)
+    ids = _given_text(job, loaded.vocabulary)
+    prompts, own, guidance = _embed(job, models)  # before the backbone: the encoder needs the room
+    engine, vae = load_engine(models, loaded, job.device, Host(get_attention(job.attention)))
+    texts = Texts(no_context(engine, job.device) if prompts is None else prompts, own)
+    clean = torch.zeros(1, len(family.pictures), family.latents.channels, *fit.latent)
     for layer, image in images.items():
-        row = family.index(layer)
-        clean[0, row] = vae.encode(fit.pad(encode(family.streams[row].encoding, image))).cpu()
-    noise = initial_noise(task, fit.latent, clean.shape[2], job.seed)
-    steps = job.steps or family.flow.steps
-    with tqdm(total=steps, desc=str(job.task), unit="step", disable=None) as bar:
-        result = sample(engine, task, clean.to(job.device, dtype), noise.to(job.device, dtype), texts,
-                        guidance=guidance, steps=steps, callback=lambda i, x: bar.update())
+        pixels = fit.pad(encode(family.stream(layer).encoding, image))
+        clean[0, family.pictures.index(layer)] = vae.encode(pixels, normalised=family.latents.normalised).cpu()
+    result, ids, steps = _sample(job, task, engine, clean, ids, texts, guidance)
     layers = dict(images)
-    for layer in job.task.targets:
-        row = family.index(layer)
-        pixels = fit.crop(vae.decode(result[0, row].float()).cpu())
-        layers[layer] = decode(family.streams[row].encoding, pixels)
-    return _write(job, models, layers, rate, steps, guidance)
+    for layer in _pictures(task):
+        latents = result[0, family.pictures.index(layer)].float()
+        pixels = fit.crop(vae.decode(latents, normalised=family.latents.normalised).cpu())
+        layers[layer] = decode(family.stream(layer).encoding, pixels)
+    captions = {layer: loaded.vocabulary.decode(ids[0].tolist()) for layer in task.targets if layer in family.texts}
+    return _write(job, models, layers, captions, rate, steps, guidance)
 
 
-def working_dtype(device: str) -> torch.dtype:
-    """A checkpoint trained in bf16 runs in it where the hardware does; CPUs are slower and no smaller with it."""
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
-
-
-def load_layer_file(models: ModelSet, family: Family, device: str) -> LoadedLayers:
-    """The layers of a family, with what is odd about them said; `family` of the result is the variant that the file
-    holds. Raises as `load_layers`."""
-    loaded = load_layers(models.adapters, family=family, dtype=working_dtype(device), device=device)
-    for warning in loaded.warnings:
-        say(f"Warning: {warning}")
-    return loaded
-
-
-def load_engine(models: ModelSet, loaded: LoadedLayers, device: str, host: Host) -> tuple[Engine, WanVae]:
-    """The backbone joined with its layers, and the VAE. Texts are embedded before: the encoder needs the room.
-
-    Raises as `load_backbone`, `check_fits`, `check_channels` and `load_vae`."""
-    backbone = load_backbone(models.backbone, device=device, dtype=working_dtype(device))
-    config = backbone.config
-    check_fits(loaded, config.num_layers, config.dim, config.ffn_dim)
-    check_channels(loaded.family, LATENT_CHANNELS, config.in_dim, config.out_dim)
-    engine = Engine(backbone, loaded.bank, AdapterSettings.published(loaded.family), host, loaded.experts)
-    return engine, load_vae(models.vae, device=device)
-
-
-def empty_context(models: ModelSet, device: str) -> Tensor:
-    """The embedding [1, W, E] of the empty prompt: what lies beside the adapters, or else what the text encoder gives,
-    which is then stored there. Raises ValueError where there is neither."""
-    dtype = working_dtype(device)
-    stored = stored_prompts(models.adapters).get("")
-    if stored is not None:
-        return stored.to(device, dtype)
-    if models.text_encoder is None:
-        raise ValueError("This model has no text encoder and no embedding of the empty prompt is stored beside its "
-                         "adapters: add --text-encoder PATH (umt5_xxl).")
-    context = encode_prompts(models.text_encoder, [""], device=device, dtype=dtype)
-    try:
-        save_prompts(models.adapters, {"": context[0]})
-    except OSError as error:  # a model folder may be shared and read-only; the result does not need it
-        say(f"The empty prompt's embedding could not be stored for the next run ({error.strerror or error}).")
-    return context
+def _pictures(task: Task) -> tuple[str, ...]:
+    """The pictures that a task makes."""
+    return tuple(layer for layer in task.targets if layer in task.family.pictures)
 
 
 def _free_size(job: Job) -> Fit:
     """The size of a clip of which nothing is given."""
     family = job.task.family
-    return Fit(job.frames or family.frames, *(job.size or (family.height, family.width)))
+    return Fit(job.frames or family.frames, *(job.size or (family.height, family.width)), family.latents.cell)
 
 
 def _read_inputs(job: Job) -> tuple[dict[str, Tensor], Fraction]:
     """The given layers as [F, H, W, 3] in 0..1, and the frame rate of the first clip."""
     family, images, rates = job.task.family, {}, []
     for layer, path in job.inputs.items():
-        data = family.streams[family.index(layer)].encoding != "colour"
+        data = family.stream(layer).encoding != "colour"
         clip = read_clip(path, job.frames, data=data)
         if (clip.images > 1).any() or (clip.images < 0).any():
             say(f"Warning: {layer} has values outside 0..1, which the model cannot see; they are clipped.")
@@ -169,39 +122,76 @@ def _read_inputs(job: Job) -> tuple[dict[str, Tensor], Fraction]:
     return images, rates[0] if rates else Fraction(family.rate)
 
 
-def _texts(job: Job, models: ModelSet) -> tuple[Texts, float]:
-    """The prompt's embedding and, where guidance needs it, the negative one's; and that guidance."""
-    family, empty = job.task.family, not job.prompt.strip()
+def _given_text(job: Job, vocabulary: Vocabulary | None) -> Tensor | None:
+    """The ids [1, S] of the prompt where it is a given stream, too. Padding is left out: no other token would see it.
+
+    Raises ValueError as `Vocabulary.encode`."""
+    for layer in job.task.family.texts:
+        if layer in job.task.conditions:
+            length = job.task.family.stream(layer).tokens.length
+            return torch.tensor([vocabulary.encode(job.prompt, length)], device=job.device)
+    return None
+
+
+def _embed(job: Job, models: ModelSet) -> tuple[Tensor | None, dict[str, Tensor], float]:
+    """The embeddings [B, W, E] of the prompt and, where guidance needs it, the negative one, None where nothing is
+    read; those of the layers' fixed prompts; and that guidance."""
+    family, task, empty = job.task.family, job.task, not job.prompt.strip()
+    present = [layer for layer, role in zip(family.layers, task.roles) if role is not Role.ABSENT]
     asked = family.guidance if job.guidance is None else job.guidance
     guidance = effective_guidance(asked, empty)
-    if guidance != asked:
+    if not _pictures(task):
+        guidance = 1.0  # only pictures are guided
+    elif guidance != asked:
         say(f"The prompt is empty, so CFG {asked:g} becomes 1.")
-    if not empty and not job.task.uses_text:
-        say(f"Warning: {job.task} was trained with an empty prompt; yours may do harm.")
-    if empty:
-        return Texts(empty_context(models, job.device)), guidance
-    if models.text_encoder is None:
-        raise ValueError("This model has no text encoder and the prompt needs one: add --text-encoder PATH (umt5_xxl).")
+    if not empty and not task.uses_text and _pictures(task):
+        say(f"Warning: {task} was trained with an empty prompt; yours may do harm.")
+    if empty and family.no_prompt == "zeros":
+        return None, {}, guidance
     away = family.negative_prompt if job.negative is None else job.negative
-    prompts = [job.prompt] + ([away] if guidance != 1.0 else [])
-    rows = encode_prompts(models.text_encoder, prompts, device=job.device, dtype=working_dtype(job.device))
-    return Texts(rows), guidance
+    prompts = [text if text.strip() else "" for text in (job.prompt, away)[:1 if guidance == 1.0 else 2]]
+    return *embed_prompts(models, family, job.device, prompts, present), guidance
 
 
-def _write(job: Job, models: ModelSet, layers: dict[str, Tensor], rate: Fraction, steps: int,
+def _sample(job: Job, task: Task, engine: Engine, clean: Tensor, ids: Tensor | None, texts: Texts,
+            guidance: float) -> tuple[Tensor, Tensor | None, int]:
+    """The pictures [1, P, C, T, h, w] and, where there is one, the text [1, S] of a job, and in how many steps."""
+    family, device, dtype = task.family, job.device, working_dtype(job.device)
+    noise = initial_noise(task, tuple(clean.shape[3:]), clean.shape[2], job.seed).to(device, dtype)
+    clean = clean.to(device, dtype)
+    written = [family.stream(layer).tokens for layer in task.targets if layer in family.texts]
+    generator = torch.Generator(device).manual_seed(job.seed)
+    steps = job.steps or (family.flow.steps if _pictures(task) else written[0].steps)
+    if not _pictures(task):
+        draw = TextDraw.caption("jump", steps, written[0].length, engine.experts.vocabulary, generator)
+        with forward_bar(draw.forwards, str(task)) as bar:
+            return clean, draw.sample(engine, task, clean, texts, bar), steps
+    with tqdm(total=steps, desc=str(task), unit="step", disable=None) as bar:
+        settings = {"guidance": guidance, "callback": lambda i, x: bar.update()}
+        if not written:
+            return sample(engine, task, clean, noise, texts, ids=ids, steps=steps, **settings), ids, steps
+        ids = random_tokens(1, written[0].length, engine.experts.vocabulary, generator)
+        solver = JumpFirst(joint_rates(steps), *ids.shape, generator)
+        return *sample_with_text(engine, task, clean, noise, texts, ids, solver, **settings), steps
+
+
+def _write(job: Job, models: ModelSet, layers: dict[str, Tensor], captions: dict[str, str], rate: Fraction, steps: int,
            guidance: float) -> dict[str, Path]:
-    """Write the targets, a contact sheet of all layers, and `run.json` with everything that decides the result."""
+    """Write the targets, a contact sheet of all pictures, and `run.json` with everything that decides the result."""
     family, written = job.task.family, {}
     job.out.mkdir(parents=True, exist_ok=True)
-    for layer in job.task.targets:
-        encoding = family.streams[family.index(layer)].encoding
-        written[layer] = write_clip(layers[layer], job.out / layer, rate, job.format, encoding)
-    ordered = {layer: layers[layer] for layer in family.layers}
+    for layer in _pictures(job.task):
+        written[layer] = write_clip(layers[layer], job.out / layer, rate, job.format, family.stream(layer).encoding)
+    for layer, caption in captions.items():
+        written[layer] = job.out / f"{layer}.txt"
+        replace_file(written[layer], f"{caption}\n".encode())
+    ordered = {layer: layers[layer] for layer in family.pictures if layer in layers}
     written["contact sheet"] = contact_sheet(ordered, job.out / "contact_sheet.png", given=job.task.conditions)
     about = {"family": family.name, "task": str(job.task), "inputs": {k: str(v) for k, v in job.inputs.items()},
-             "prompt": job.prompt, "negative": job.negative, "size": list(layers[job.task.targets[0]].shape[:3]),
-             "steps": steps, "guidance": guidance, "seed": job.seed, "rate": str(rate), "format": job.format,
-             "device": job.device, "attention": job.attention,
+             "prompt": job.prompt, "negative": job.negative, **captions,
+             "size": list(next(iter(ordered.values())).shape[:3]), "steps": steps, "guidance": guidance,
+             "seed": job.seed, "rate": str(rate), "format": job.format, "device": job.device,
+             "attention": job.attention,
              "models": {k: str(v) for k, v in asdict(models).items() if v is not None}}
     written["settings"] = job.out / "run.json"
     replace_file(written["settings"], json.dumps(about, indent=1, ensure_ascii=False).encode())

@@ -1,7 +1,7 @@
 """Clips on disk: videos, stills, numbered sequences of stills or EXR frames."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from .atomic import replace_file, replace_files
 from .checks import check_pixels
 from .exr import exr_writer, read_exr
 from .layers import Encoding, encode, find_encoding
-from .video import mp4_bytes, read_video
+from .video import count_video_frames, mp4_bytes, read_video
 
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv")
 STILLS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -37,12 +37,15 @@ class Clip:
     rate: Fraction
 
 
-def read_clip(path: str | Path, frames: int | None = None, *, data: bool = False) -> Clip:
+def read_clip(
+    path: str | Path, frames: int | None = None, *, data: bool = False, keep: Collection[int] | None = None
+) -> Clip:
     """Read a video, a still (one frame), an .exr or a folder with one numbered sequence of stills or EXR frames.
 
-    frames: how many to read from the start, None for all. data: pixels are not colour, so linear EXR values are
-    returned as they stand; otherwise they are sRGB-encoded (IEC 61966-2-1), like every other file already is. Alpha is
-    dropped, EXIF and video rotation applied. Stills, and EXR that states no rate, come at 24 frames a second.
+    frames: how many to read from the start, None for all. keep: the numbers of those among them that are returned, None
+    for all. data: pixels are not colour, so linear EXR values are returned as they stand; otherwise they are
+    sRGB-encoded (IEC 61966-2-1), like every other file already is. Alpha is dropped, EXIF and video rotation applied.
+    Stills, and EXR that states no rate, come at 24 frames a second.
     Raises FileNotFoundError when nothing is there, ValueError in one sentence when it cannot be read, is empty, mixes
     sizes or is shorter than `frames`, and ImportError for EXR without the OpenEXR library.
     """
@@ -54,14 +57,15 @@ def read_clip(path: str | Path, frames: int | None = None, *, data: bool = False
             f"{frames} frames of {path} were asked for, at least 1 is needed; leave the number out to read all."
         )
     if path.suffix.lower() in VIDEOS and path.is_file():
-        pictures, rate = read_video(path, frames)
+        pictures, rate = read_video(path, frames, keep)
     else:
         files = _sequence(path) if path.is_dir() else [path]
-        read = [_read_picture(file, data) for file in files[:frames]]
-        pictures, rate = [picture for picture, _ in read], read[0][1]
-    if len(pictures) < (frames or 1):
+        read = [_read_picture(file, data) for i, file in enumerate(files[:frames]) if keep is None or i in keep]
+        pictures, rate = [picture for picture, _ in read], read[0][1] if read else _STILL_RATE
+    needed = (frames or 1) if keep is None else len(keep)
+    if len(pictures) < needed:
         raise ValueError(
-            f"{path} holds {len(pictures)} frames, but {frames or 1} are needed; give a longer clip or ask for less."
+            f"{path} holds {len(pictures)} frames, but {needed} are needed; give a longer clip or ask for less."
         )
     sizes = sorted({f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures})
     if len(sizes) > 1:
@@ -71,6 +75,18 @@ def read_clip(path: str | Path, frames: int | None = None, *, data: bool = False
     images = torch.from_numpy(_as_float(np.stack(pictures)))
     check_pixels(str(path), images)
     return Clip(images, rate)
+
+
+def count_frames(path: str | Path) -> int:
+    """How many frames `read_clip` reads from there, at the cost of decoding them all but of no memory.
+
+    Raises as `read_clip`; a video without a frame has 0."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist, but a clip is needed there; check the path.")
+    if path.is_dir():
+        return len(_sequence(path))
+    return count_video_frames(path) if path.suffix.lower() in VIDEOS else 1
 
 
 def write_clip(images: Tensor, path: str | Path, rate: Fraction, format: str = "png", encoding: str = "colour") -> Path:

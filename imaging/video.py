@@ -1,7 +1,9 @@
 """Video files through PyAV: every frame in, every frame out."""
 
 import io
+from collections.abc import Collection, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -11,14 +13,32 @@ from torch import Tensor
 _UNSTATED_RATE = Fraction(24)
 
 
-def read_video(path: Path, frames: int | None) -> tuple[list[np.ndarray], Fraction]:
+def read_video(
+    path: Path, frames: int | None, keep: Collection[int] | None = None
+) -> tuple[list[np.ndarray], Fraction]:
     """The first `frames` frames (None: all), each [H, W, 3] uint8 or, from more than 8 bits, uint16; and the frame
-    rate.
+    rate. keep: the numbers of those wanted, None for all of them.
 
     Upright as the file's rotation flag says, R'G'B' by the matrix and range the file states. Raises ValueError when the
     file is not a video, is damaged, or ends before the length it promises.
     """
-    pictures, packets, end = [], 0, 0.0
+    pictures, rate = [], _UNSTATED_RATE
+    for picture, stated in islice(_decode(path, keep), frames):
+        rate = stated
+        if picture is not None:
+            pictures.append(picture)
+    return pictures, rate
+
+
+def count_video_frames(path: Path) -> int:
+    """How many frames a video holds, by decoding it, since what files say of it is often wrong. Raises as
+    `read_video`."""
+    return sum(1 for _ in _decode(path, ()))
+
+
+def _decode(path: Path, keep: Collection[int] | None) -> Iterator[tuple[np.ndarray | None, Fraction]]:
+    """Every frame in turn with the frame rate; None for one whose number is not in `keep`."""
+    number, packets, end = 0, 0, 0.0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -30,13 +50,12 @@ def read_video(path: Path, frames: int | None) -> tuple[list[np.ndarray], Fracti
                 packets += packet.size > 0
                 for frame in packet.decode():
                     end = max(end, _end_of(frame, rate))
-                    pictures.append(_picture(frame))
-                    if len(pictures) == frames:
-                        return pictures, rate
+                    yield _picture(frame) if keep is None or number in keep else None, rate
+                    number += 1
             promised = _promised_end(container, stream, packets, rate)
     except av.FFmpegError as error:
         raise ValueError(
-            f"{path} could not be read as a video after {len(pictures)} frames ({error.strerror}), but a whole file is "
+            f"{path} could not be read as a video after {number} frames ({error.strerror}), but a whole file is "
             "needed; export or copy it again."
         ) from error
     if promised - end > 0.5 / rate:
@@ -44,7 +63,6 @@ def read_video(path: Path, frames: int | None) -> tuple[list[np.ndarray], Fracti
             f"{path} ends after {end:.2f} of {promised:.2f} seconds, but a whole file is needed; export or copy it "
             "again."
         )
-    return pictures, rate
 
 
 def mp4_bytes(images: Tensor, rate: Fraction) -> bytes:

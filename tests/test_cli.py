@@ -12,15 +12,23 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_strata import standalone
+from comfyui_strata import loading, standalone
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import INTRINSIC, vary
+from comfyui_strata.joint.families import INTRINSIC, UNITY, VIGU, tasks, vary
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import BUNDLED
-from comfyui_strata.tests.tiny_files import write_tiny_umt5
-from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
+from comfyui_strata.model_loaders.vocabulary import Vocabulary
+from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
+from comfyui_strata.tests.tiny_wan import (
+    TINY,
+    tiny_config,
+    write_empty_prompt,
+    write_tiny_adapters,
+    write_tiny_backbone,
+    write_tiny_layers,
+)
 
 
 def clip(frames=5, height=48, width=64) -> torch.Tensor:
@@ -50,7 +58,7 @@ def run(plate, out, *more, task="R2AIN", family="intrinsic", steps=1) -> int:
 
 def test_tasks(capsys):
     assert strata("tasks") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 30
+    assert len(capsys.readouterr().out.splitlines()) == 30 + 15 + 3  # UniVidX's two families, unity, vigu
     assert strata("tasks", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert {"family": "alpha", "task": "R2PFB", "given": ["rgb"], "made": ["alpha", "fg", "bg"], "text": False} in rows
@@ -61,7 +69,7 @@ def test_wrong_use_exits_with_2(args, capsys):
     assert strata(*args) == 2
 
 
-@pytest.mark.parametrize("command", ["", "tasks", "run", "eval", "parity", "models", "doctor"])
+@pytest.mark.parametrize("command", ["", "tasks", "run", "caption", "eval", "parity", "models", "doctor"])
 def test_help_everywhere(command, capsys):
     assert strata(*command.split(), "--help") == 0
     assert "usage: strata" in capsys.readouterr().out
@@ -198,8 +206,8 @@ def test_a_read_only_model_folder_costs_nothing_but_the_stored_embedding(plate, 
     def refused(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(standalone, "stored_prompts", lambda path: {})
-    monkeypatch.setattr(standalone, "save_prompts", refused)
+    monkeypatch.setattr(loading, "stored_prompts", lambda path: {})
+    monkeypatch.setattr(loading, "save_prompts", refused)
     encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
     assert run(plate, tmp_path / "out", "--text-encoder", encoder) == 0
     assert "could not be stored for the next run (Permission denied)" in capsys.readouterr().err
@@ -217,6 +225,121 @@ def test_a_prompt_steers_with_guidance_and_its_negative(tmp_path, capsys):
     assert all(not torch.equal(pictures["a"], pictures[name]) for name in "bcde")
     assert not torch.equal(pictures["d"], pictures["e"])
     assert json.loads((tmp_path / "a/run.json").read_text())["guidance"] == 5.0
+
+
+@pytest.fixture(scope="module")
+def unity(tmp_path_factory) -> Path:
+    """A folder with a tiny model of the unity family, and both VAEs."""
+    folder = tmp_path_factory.mktemp("unity")
+    write_tiny_backbone(folder / "wan.safetensors", tiny_config(UNITY))
+    write_tiny_layers(folder / "layers.safetensors", UNITY)
+    write_tiny_wan22_vae(folder / "vae22.safetensors")
+    write_tiny_vae(folder / "vae21.safetensors")
+    write_tiny_umt5(folder / "umt5.safetensors", d_model=4096)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vigu(tmp_path_factory) -> Path:
+    """The same of the vigu family."""
+    folder = tmp_path_factory.mktemp("vigu")
+    write_tiny_backbone(folder / "wan.safetensors", tiny_config(VIGU))
+    write_tiny_layers(folder / "layers.safetensors", VIGU)
+    write_tiny_vae(folder / "vae21.safetensors")
+    write_tiny_umt5(folder / "umt5.safetensors", d_model=4096)
+    return folder
+
+
+@pytest.mark.parametrize("task", tasks(UNITY), ids=str)
+def test_every_task_of_unity(unity, tmp_path, capsys, task):
+    given = []
+    for layer in task.conditions:
+        given += ["--input", f"{layer}={write_clip(clip(1, 40, 48), tmp_path / layer, Fraction(25), 'png')}"]
+    free = [] if given else ["--size", "48x40", "--frames", 1]
+    assert strata("run", "--family", "unity", "--task", task, "--model", unity, "--out", tmp_path / "out", "--steps", 1,
+                  *given, *free) == 0
+    printed = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert list(printed) == [*task.targets, "contact sheet", "settings"]
+    for layer in task.targets:
+        images = read_clip(printed[layer]).images
+        assert images.shape == (1, 40, 48, 3) and images.std() > 0.01
+
+
+def test_unitys_fixed_prompts_are_stored_once_they_are_known(unity, plate, tmp_path, capsys):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("wan", "layers", "vae22"):
+        (folder / f"{name}.safetensors").write_bytes((unity / f"{name}.safetensors").read_bytes())
+
+    def make(name, *more):
+        return run(plate, tmp_path / name, "--model", folder, *more, task="R2D", family="unity")
+
+    assert make("none") == 1
+    assert "no embedding of the fixed prompt of depth or the empty prompt is stored" in capsys.readouterr().err
+    assert make("a", "--text-encoder", unity / "umt5.safetensors") == 0 and make("b") == 0
+    a, b = (read_clip(tmp_path / name / "depth", data=True).images for name in "ab")
+    assert (a - b).abs().max() < 1e-3
+    assert run(plate, tmp_path / "flow", "--model", folder, task="R2F", family="unity") == 1
+    assert "no embedding of the fixed prompt of flow is stored" in capsys.readouterr().err
+
+
+def test_unity_joins_more_layers_where_its_file_says_so(unity, plate, tmp_path, capsys):
+    assert run(plate, tmp_path / "out", "--model", unity, task="R2DFK", family="unity") == 2
+    assert "joins rgb with one other" in capsys.readouterr().err
+    several = write_tiny_layers(tmp_path / "all.safetensors", vary(UNITY, Variant(together="all")))
+    assert run(plate, tmp_path / "out", "--model", unity, "--adapters", several, task="R2DFK", family="unity") == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()][:3] == ["depth", "flow", "skeleton"]
+
+
+def make_vigu(vigu, out, task, *more) -> int:
+    size = () if task == "R2C" else ("--size", "48x32", "--frames", 5)
+    return strata("run", "--family", "vigu", "--task", task, "--model", vigu, "--out", out, "--steps", 2, *size, *more)
+
+
+def test_a_video_with_its_caption(vigu, tmp_path, capsys):
+    assert make_vigu(vigu, tmp_path / "a", "t2RC", "--prompt", "a red ball moves left") == 0
+    printed = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert list(printed) == ["rgb", "caption", "contact sheet", "settings"]
+    settings = json.loads(Path(printed["settings"]).read_text())
+    assert Path(printed["caption"]).read_text().strip() == settings["caption"] != ""
+    assert settings["guidance"] == 5.0 and read_clip(printed["rgb"]).images.shape == (5, 32, 48, 3)
+    assert make_vigu(vigu, tmp_path / "b", "t2RC") == 0  # zeros are read, and guided away from nothing
+    assert "CFG 5 becomes 1" in capsys.readouterr().err
+
+
+def test_a_given_caption_is_read_as_tokens_and_as_a_prompt(vigu, tmp_path, capsys, monkeypatch):
+    def made(name, prompt):
+        assert make_vigu(vigu, tmp_path / name, "C2R", "--prompt", prompt, "--cfg", 1) == 0
+        return read_clip(tmp_path / name / "rgb").images
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loading, "encode_prompts", lambda *args, **more: torch.ones(1, 512, 4096))
+        as_tokens = made("a", "a red ball"), made("b", "a blue cube")
+    monkeypatch.setattr(Vocabulary, "encode", lambda *args: [5, 6, 1])
+    as_prompt = made("c", "a red ball"), made("d", "a blue cube")
+    assert not torch.equal(*as_tokens) and not torch.equal(*as_prompt)
+
+
+@pytest.mark.parametrize(("more", "says", "code"), [
+    ((), "C2R needs the caption given: add --prompt TEXT", 2),
+    (("--prompt", "a red zebra"), "The text holds 'zebra', which the model's vocabulary does not know", 1),
+    (("--prompt", "red " * 300), "The text is of 301 tokens with its end and the stream holds 256", 1),
+    (("--prompt", "red", "--input", "caption=x.txt"), "The caption is text: give it by --prompt", 2),
+])
+def test_captions_that_cannot_be_given(vigu, tmp_path, capsys, more, says, code):
+    assert make_vigu(vigu, tmp_path / "out", "C2R", *more) == code
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_caption_of_a_clip_by_run(vigu, plate, tmp_path, capsys):
+    for name, more in (("a", ()), ("b", ("--prompt", "a red ball"))):
+        assert make_vigu(vigu, tmp_path / name, "R2C", "--input", f"rgb={plate}", *more) == 0
+        out, err = capsys.readouterr()
+        assert [line.split("\t")[0] for line in out.splitlines()] == ["caption", "contact sheet", "settings"]
+        assert not err
+    a, b = ((tmp_path / name / "caption.txt").read_text() for name in "ab")
+    assert a != b and json.loads((tmp_path / "a/run.json").read_text())["guidance"] == 1.0
 
 
 def test_an_interrupt_leaves_no_half_results(plate, tmp_path, monkeypatch, capsys):

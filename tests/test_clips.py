@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from comfyui_strata.imaging import clips
-from comfyui_strata.imaging.clips import read_clip, write_clip
+from comfyui_strata.imaging.clips import count_frames, read_clip, write_clip
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
 from comfyui_strata.imaging.depth import warmth_to_colours
 from comfyui_strata.imaging.flow import flow_to_colours
@@ -457,3 +457,29 @@ def test_a_file_in_the_way_of_a_folder(tmp_path):
     with pytest.raises(OSError, match="Could not write"):
         write_clip(noise(1, 8, 8, 3), tmp_path / "rgb", RATE, "png")
     assert files_under(tmp_path) == ["rgb"] and (tmp_path / "rgb").read_text() == "mine"
+
+
+@pytest.mark.parametrize("format", ["mp4", "png"])
+def test_some_frames_of_a_clip_and_how_many_there_are(tmp_path, format):
+    images = torch.linspace(0, 1, 9).view(9, 1, 1, 1).expand(9, 16, 16, 3)
+    path = write_clip(images, tmp_path / "clip", Fraction(25), format)
+    assert count_frames(path) == 9
+    whole = read_clip(path)
+    some = read_clip(path, keep={7, 0, 3})
+    assert torch.equal(some.images, whole.images[[0, 3, 7]]) and some.rate == whole.rate
+    with pytest.raises(ValueError, match="holds 1 frames, but 2 are needed"):
+        read_clip(path, keep={0, 9})
+
+
+def test_a_still_is_one_frame_and_nothing_is_no_clip(tmp_path):
+    frames = write_clip(torch.zeros(1, 16, 16, 3), tmp_path / "still", Fraction(25), "png")
+    assert count_frames(next(frames.iterdir())) == 1
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        count_frames(tmp_path / "nowhere.mp4")
+
+
+def test_counting_sees_that_a_video_is_cut_short(tmp_path):
+    path = write_clip(torch.rand(9, 64, 64, 3), tmp_path / "clip", Fraction(25), "mp4")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="a whole file is needed"):
+        count_frames(path)

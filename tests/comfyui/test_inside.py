@@ -14,9 +14,16 @@ from pathlib import Path
 import pytest
 
 from comfyui_strata.joint.families import FAMILIES
+from comfyui_strata.model_loaders.convert import convert
 from comfyui_strata.model_loaders.find_comfyui import comfyui_python
 from comfyui_strata.tests.tiny_files import write_tiny_vae
-from comfyui_strata.tests.tiny_wan import write_empty_prompt, write_tiny_adapters, write_tiny_backbone
+from comfyui_strata.tests.tiny_wan import (
+    tiny_vocabulary,
+    write_empty_prompt,
+    write_tiny_adapters,
+    write_tiny_backbone,
+    write_tiny_checkpoint,
+)
 
 INSIDE = Path(__file__).parent / "inside"
 TIME_LIMIT = 1200  # seconds; it takes about a minute on two idle cores
@@ -37,7 +44,18 @@ def write_files(base: Path) -> None:
     write_tiny_backbone(folders["diffusion_models"] / "wan.safetensors")
     write_tiny_vae(folders["vae"] / "vae.safetensors")
     for family in FAMILIES.values():
-        write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
+        if family.file_adapters:
+            write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
+
+
+def write_converted(base: Path) -> None:
+    """What `strata convert` makes of published checkpoints, in a folder that no loader's list shows."""
+    tokenizer = base / "tokenizer.json"
+    tokenizer.write_bytes(tiny_vocabulary())
+    for family in FAMILIES.values():
+        if not family.file_adapters:
+            checkpoint = base / (family.name + (".pth" if family.texts else ".safetensors"))
+            convert(write_tiny_checkpoint(checkpoint, family), base / "converted", tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +63,7 @@ def results(comfyui, tmp_path_factory) -> dict[str, dict]:
     """What the runner found, check by check."""
     base = tmp_path_factory.mktemp("inside")
     write_files(base)
+    write_converted(base)
     out, log = base / "results.json", base / "log.txt"
     # Nothing of this Python's environment may leak into ComfyUI's.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "VIRTUAL_ENV"}
