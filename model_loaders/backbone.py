@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from ..joint.wan import WanConfig, WanModel, empty_wan
-from .detect import detect, wan_config
-from .safetensors_file import check_finite, load_tensors, name_some, read_header
+from .detect import detect_header, wan_config
+from .layer_metadata import family_of_parts
+from .safetensors_file import Header, check_finite, load_tensors, name_some, read_header
 from .wan_names import wan_names
 
 
@@ -24,13 +25,17 @@ def load_backbone(path: str | Path, *, device: str = "cpu", dtype: torch.dtype =
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
         raise FileNotFoundError(f"There is no .safetensors file in the folder '{path}'.")
-    shapes = {}
+    shapes, metadata = {}, {}
     for file in files:
-        shapes.update(read_header(file).shapes)
+        header = read_header(file)
+        shapes.update(header.shapes)
+        metadata.update(header.metadata)
     names = wan_names(shapes)
     has = {names[key]: shape for key, shape in shapes.items()}
-    if "patch_embedding.weight" not in names.values():
-        raise ValueError(f"'{path.name}' is no Wan backbone: it is {detect(files[0]).line}.")
+    parts = family_of_parts(shapes, metadata, path.name)
+    if "patch_embedding.weight" not in has or parts:
+        found = detect_header(Header(path, shapes, {}, metadata))
+        raise ValueError(f"'{path.name}' is no Wan backbone: it is {found.line}.")
     if any(name.endswith((".scale_weight", ".weight_scale", ".comfy_quant")) for name in names.values()):
         raise ValueError(f"'{path.name}' is quantised with scales, which only ComfyUI reads: use the bf16 or fp16 file "
                          "here, or the graph for this one.")

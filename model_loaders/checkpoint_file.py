@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .safetensors_file import DTYPES, Header, read_header
@@ -47,7 +47,14 @@ def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
     with ExitStack() as stack:
         shards = {}
         for header in headers:
-            shard = stack.enter_context(safe_open(header.path, framework="pt"))
+            if twice := shards.keys() & header.shapes.keys():
+                raise ValueError(f"'{path.name}' holds more than one checkpoint, as {min(twice)} is in several of its "
+                                 f"files, {header.path.name} among them: name the one file.")
+            try:
+                shard = stack.enter_context(safe_open(header.path, framework="pt"))
+            except SafetensorError as error:
+                raise ValueError(f"'{header.path.name}' cannot be read as safetensors ({error}); download it "
+                                 "again.") from None
             shards |= dict.fromkeys(header.shapes, shard)
             for part in ("shapes", "dtypes", "metadata"):
                 getattr(whole, part).update(getattr(header, part))
@@ -64,9 +71,9 @@ def _map_pickle(path: Path) -> dict[str, Tensor]:
         reason = str(error).partition(". ")[0].splitlines()[0]
         raise ValueError(f"'{path.name}' cannot be opened as a PyTorch file ({reason}): "
                          "download it again, or save it with a newer torch.") from None
-    if isinstance(held, dict):
-        model = held.get(_MODEL, held)
-        tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
+    model = held.get(_MODEL, held) if isinstance(held, dict) else held
+    if isinstance(model, dict):
+        tensors = {str(key): value.detach() for key, value in model.items() if isinstance(value, Tensor)}
         if tensors:
             return tensors
     raise ValueError(f"'{path.name}' holds no tensors by name: use the checkpoint that holds the weights.")

@@ -1,5 +1,6 @@
 """Published checkpoints of UnityVideo and Uni-ViGU, split into a Wan backbone that every loader knows and the layers
-that ride on it. The tensors pass one by one: the memory holds the largest of them twice at most, however big the file.
+that ride on it. The tensors pass one by one, from pages of the file, which the system may drop, to the disk: however
+big the file, the memory holds one of them, and that only where its dtype changes.
 """
 
 from __future__ import annotations

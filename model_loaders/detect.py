@@ -69,7 +69,7 @@ def detect_header(header: Header) -> Detected:
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
         return Detected("text encoder", f"T5 text encoder of width {shapes['shared.weight'][-1]}")
     prompts = [key for key in shapes if key == EMPTY_PROMPT or key.startswith(OWN_PROMPT)]
-    if prompts:
+    if prompts and all(shapes[key] for key in prompts):
         of = ["the empty prompt" if key == EMPTY_PROMPT else key.removeprefix(OWN_PROMPT) for key in sorted(prompts)]
         return Detected("prompts", f"embedding of {', '.join(of)}, width {shapes[prompts[0]][-1]}")
     return Detected("unknown", "no file that Strata knows (it looks for Wan backbones, layers of UniVidX, UnityVideo "
@@ -148,7 +148,7 @@ def _adapters(header: Header, parsed: list) -> Detected:
     family = family_of(names, header.metadata, header.path.name)
     blocks = 1 + max(key.block for key in parsed)
     rank = next((header.shapes[k][0] for k in header.shapes if ".lora_A." in k), 0)
-    width = next((shape[1] for key, shape in header.shapes.items() if "self_attn.q.lora_A." in key), None)
+    width = next((shape[-1] for key, shape in header.shapes.items() if "self_attn.q.lora_A." in key), None)
     what = f"UniVidX adapters of the {family.name} family" if family else "adapters of no family that Strata knows"
     if family and family.variant != Variant():
         what += f" with {family.variant}"

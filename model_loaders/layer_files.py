@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..joint.adapters import AdapterBank
 from ..joint.experts import Experts
 from ..joint.streams import Family
-from .adapters import load_adapters
+from .adapters import NOTE, load_adapters
 from .detect import EMPTY_PROMPT, OWN_PROMPT, detect, part_sizes
 from .experts import load_experts
-from .safetensors_file import load_tensors, replace_tensors
+from .safetensors_file import check_finite, load_tensors, read_header, replace_tensors
 from .vocabulary import Vocabulary
 
 PROMPTS_SUFFIX = ".empty_prompt.safetensors"
@@ -49,7 +49,8 @@ def load_layers(path: str | Path, *, family: Family | None = None, dtype: torch.
     if found.kind != "layers":
         raise ValueError(f"'{Path(path).name}' holds no layers: it is {found.line}.")
     own = load_experts(path, family=family, dtype=dtype, device=device, ops=ops)
-    return LoadedLayers(own.family, None, own.experts, own.vocabulary, None, ())
+    note = read_header(path).metadata.get(NOTE)
+    return LoadedLayers(own.family, None, own.experts, own.vocabulary, None, (note,) if note else ())
 
 
 def check_fits(loaded: LoadedLayers, blocks: int, dim: int, ffn_dim: int) -> None:
@@ -86,8 +87,9 @@ def stored_prompts(layers: str | Path) -> dict[str, Tensor]:
     path = prompts_path(layers)
     if not path.is_file():
         return {}
-    prompts = {}
-    for key, rows in load_tensors(path).items():
+    prompts, tensors = {}, load_tensors(path)
+    check_finite(path.name, tensors)
+    for key, rows in tensors.items():
         if rows.ndim != 2 or not 0 < len(rows) <= PROMPT_TOKENS:
             raise ValueError(f"'{path.name}' is no file of prompts: {key} is {tuple(rows.shape)} where up to "
                              f"{PROMPT_TOKENS} rows of numbers are needed; delete it, and it is made anew.")

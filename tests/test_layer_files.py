@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from comfyui_strata.joint.experts import empty_experts
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, vary
 from comfyui_strata.joint.variants import Variant
+from comfyui_strata.joint.wan import WanConfig, empty_wan
+from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.detect import detect
 from comfyui_strata.model_loaders.layer_files import (
     check_fits,
@@ -125,6 +128,10 @@ class TestOwnParts:
         assert (loaded.family, loaded.rank, loaded.experts, loaded.vocabulary) == (ALPHA, 3, None, None)
         assert loaded.bank.rows == (1, 2, 3) and loaded.warnings[-1] == "Read this." and len(loaded.warnings) == 5
 
+    def test_a_note_reaches_the_user(self, tmp_path):
+        path = write_tiny_layers(tmp_path / "x.safetensors", UNITY, note="Read this.")
+        assert load_layers(path).warnings == ("Read this.",)
+
     def test_a_variant_travels_with_its_file(self, tmp_path):
         path = write_tiny_layers(tmp_path / "x.safetensors", PER_STREAM)
         loaded = load_layers(path, family=UNITY)
@@ -182,7 +189,8 @@ class TestRefusals:
         change(vigu, lambda tensors: tensors.update({"blocks.3.ffn_t.net.2.bias": torch.zeros(128)}))
         assert "lacks 7 of the 27 tensors" in refusal(vigu)
 
-    @pytest.mark.parametrize("key", ["modality_embeddings.normal", "other.weight", "patch_embedding.weight"])
+    @pytest.mark.parametrize("key", ["modality_embeddings.normal", "other.weight", "patch_embedding.weight",
+                                     "spiece_model"])
     def test_extra_tensors(self, unity, key):
         change(unity, lambda tensors: tensors.update({key: torch.zeros(128)}))
         assert f"holds 1 tensors that the unity family does not have ({key}): this is another model's file" in refusal(
@@ -223,6 +231,11 @@ class TestRefusals:
         assert "'strata convert' splits it" in refusal(write_tiny_checkpoint(tmp_path / "c.pth", VIGU))
         with pytest.raises(FileNotFoundError):
             load_layers(tmp_path / "nowhere.safetensors")
+
+
+    def test_a_whole_checkpoint_is_no_backbone(self, tmp_path):
+        with pytest.raises(ValueError, match="no Wan backbone: it is whole checkpoint of the unity .*strata convert"):
+            load_backbone(write_tiny_checkpoint(tmp_path / "c.safetensors", UNITY))
 
 
 class TestFits:
@@ -307,6 +320,11 @@ class TestPrompts:
         with pytest.raises(ValueError, match="is no file of prompts: empty_prompt is .* delete it"):
             stored_prompts(unity)
 
+    def test_prompts_that_are_not_finite(self, unity):
+        save_file({"prompt.depth": torch.full((2, 8), float("nan"))}, prompts_path(unity))
+        with pytest.raises(ValueError, match="unity.empty_prompt.safetensors' holds values that are not finite"):
+            stored_prompts(unity)
+
 
 class TestModelSet:
     @pytest.fixture
@@ -341,6 +359,18 @@ class TestModelSet:
         (models / "unity_layers.safetensors").unlink()
         with pytest.raises(FileNotFoundError, match="holds no adapters of the unity family: say where .*--adapters"):
             find_models(str(models), UNITY)
+
+
+@pytest.mark.parametrize(("family", "config", "vocabulary", "own", "whole"), [
+    (UNITY, WanConfig(3072, 14336, 30, 24, 48, 48), 0, 10_644_672, 5_010_432_384),
+    (VIGU, WanConfig(1536, 8960, 30, 12), 256_000, 3_048_678_464 - 1_418_996_800, 3_048_678_464),
+], ids=["unity", "vigu"])
+def test_the_published_sizes_are_those_of_the_published_files(family, config, vocabulary, own, whole):
+    """Counted from the authors' code and their files' bytes: specs/unityvideo.md A1, specs/univigu.md section 2."""
+    parts, backbone = (
+        sum(value.numel() for value in module.parameters())
+        for module in (empty_experts(family, config, vocabulary, device="meta"), empty_wan(config, device="meta")))
+    assert (parts, parts + backbone) == (own, whole)
 
 
 def test_every_family_has_a_layer_file():

@@ -67,11 +67,13 @@ def tiny_config(family: Family) -> WanConfig:
 
 
 def write_tiny_layers(path: str | Path, family: Family, config: WanConfig | None = None, *,
-                      vocabulary: bytes | None = None, seed: int = 0, dtype: torch.dtype = torch.float16) -> Path:
+                      vocabulary: bytes | None = None, seed: int = 0, dtype: torch.dtype = torch.float16,
+                      note: str | None = None) -> Path:
     """Write random own parts of a family, or of a variant, under the published names, with their vocabulary."""
     data = (vocabulary or tiny_vocabulary()) if family.texts else None
     state = _own_parts(family, config or tiny_config(family), data, seed, dtype)
-    save_file(state | (vocabulary_tensor(data) if data else {}), path, layer_metadata(family))
+    metadata = layer_metadata(family) | ({} if note is None else {NOTE: note})
+    save_file(state | (vocabulary_tensor(data) if data else {}), path, metadata)
     return Path(path)
 
 

@@ -44,8 +44,7 @@ def write_files(base: Path) -> None:
     write_tiny_backbone(folders["diffusion_models"] / "wan.safetensors")
     write_tiny_vae(folders["vae"] / "vae.safetensors")
     for family in FAMILIES.values():
-        if family.file_adapters:
-            write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
+        write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
 
 
 def write_converted(base: Path) -> None:
