@@ -8,7 +8,10 @@ import math
 import pytest
 import torch
 
-from comfyui_strata.joint.families import VIGU
+from comfyui_strata.joint.adapters import AdapterSettings
+from comfyui_strata.joint.families import VIGU, parse_task
+from comfyui_strata.joint.flow import schedule
+from comfyui_strata.joint.sampling import Engine, Texts, predict, sample_text, sample_with_text
 from comfyui_strata.joint.text_flow import (
     JumpFirst,
     PublishedCaption,
@@ -20,6 +23,8 @@ from comfyui_strata.joint.text_flow import (
     text_grid,
     text_time,
 )
+from comfyui_strata.joint.transformer import Host
+from comfyui_strata.tests.toys import toy_context, toy_experts, toy_ids, toy_latents, toy_model
 
 ALARM = 1e-4
 V, S, STEPS = 5, 3, 4
@@ -225,3 +230,46 @@ def test_the_forwards_that_are_saved_are_as_many_as_the_specification_says(steps
 def test_the_published_length_and_steps_are_the_familys():
     tokens = VIGU.stream("caption").tokens
     assert (tokens.length, tokens.steps) == (256, 100)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(toy_model(), None, AdapterSettings.published(VIGU), Host(), toy_experts(VIGU))
+
+
+def test_a_caption_costs_only_the_forwards_and_logits_that_its_jumps_need(engine):
+    task, grid, clean = parse_task(VIGU, "R2C"), text_grid(40), toy_latents(1, 1)
+    texts, ids = Texts(torch.zeros_like(toy_context()[:, :1])), toy_ids()
+    solver = JumpFirst(caption_rates(grid), *ids.shape, seeded(5))
+    rows = []
+    hook = engine.experts.head["text"].head.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
+    got = sample_text(engine, task, clean, ids, texts, solver, grid)
+    hook.remove()
+    assert 0 < solver.forwards < 40
+    assert len(rows) == solver.forwards and sum(rows) == int(solver.jumps.sum())
+    # By hand, with all logits at every step, and the same jumps and draws.
+    again, expected = JumpFirst(caption_rates(grid), *ids.shape, seeded(5)), ids
+    for i, t in enumerate(grid[:-1]):
+        _, logits = predict(engine, task, clean, 0.0, texts, ids=expected, text_time=text_time(float(t)))
+        expected = again.step(i, expected, logits[again.wanted(i)])
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_caption_beside_its_video_is_read_from_the_prompted_branch(engine, guidance):
+    task, ids, steps = parse_task(VIGU, "t2RC"), toy_ids(2), 4
+    clean, noise = torch.zeros_like(toy_latents(2, 1)), toy_latents(2, 1, seed=9)
+    texts = Texts(toy_context(1 if guidance == 1 else 2))
+    solver, again = (JumpFirst(joint_rates(steps), 2, 7, seeded(6)) for _ in range(2))
+    x, caption = sample_with_text(engine, task, clean, noise, texts, ids, solver, guidance=guidance)
+    sigmas = schedule(steps, VIGU.flow.shift).tolist()
+    expected = noise
+    for i, (here, there) in enumerate(zip(sigmas, sigmas[1:])):
+        branches = [predict(engine, task, expected, here, Texts(text[None]), ids=ids, text_time=1000 * here)
+                    for text in texts.branches]
+        velocity = branches[0][0] if guidance == 1 else torch.lerp(branches[1][0], branches[0][0], guidance)
+        expected = expected + velocity * (there - here)
+        ids = again.step(i, ids, branches[0][1][again.wanted(i)])
+    torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-9)
+    _, logits = predict(engine, task, expected, 0.0, Texts(texts.branches[:1]), ids=ids)
+    assert torch.equal(caption, logits.argmax(-1))
