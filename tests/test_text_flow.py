@@ -201,6 +201,12 @@ def test_every_unlikely_token_of_a_large_vocabulary_has_its_place(monkeypatch):
     assert torch.equal(draw_tokens(logits.expand(len(tokens), -1), seeded(0)), tokens)
 
 
+@pytest.mark.parametrize("place", [0.0, 1 - 2.0 ** -53])
+def test_an_impossible_token_is_not_drawn_at_the_ends(monkeypatch, place):
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, **_: torch.full(shape, place, dtype=dtype))
+    assert draw_tokens(torch.tensor([[-1e4, 0.0, -1e4], [0.0, -1e4, -1e4]]), seeded(0)).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_extreme_logits_leave_one_token(dtype):
     logits = torch.full((64, 9), -1e4, dtype=dtype)
@@ -234,7 +240,9 @@ def test_the_published_length_and_steps_are_the_familys():
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(toy_model(), None, AdapterSettings.published(VIGU), Host(), toy_experts(VIGU))
+    experts = toy_experts(VIGU)
+    experts.head["text"].head.bias.data.zero_()  # it would choose the likeliest token whatever the text
+    return Engine(toy_model(), None, AdapterSettings.published(VIGU), Host(), experts)
 
 
 def test_a_caption_costs_only_the_forwards_and_logits_that_its_jumps_need(engine):
@@ -257,11 +265,15 @@ def test_a_caption_costs_only_the_forwards_and_logits_that_its_jumps_need(engine
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_a_caption_beside_its_video_is_read_from_the_prompted_branch(engine, guidance):
-    task, ids, steps = parse_task(VIGU, "t2RC"), toy_ids(2), 4
+    task, ids, steps, length = parse_task(VIGU, "t2RC"), toy_ids(2, length=30), 4, 30
     clean, noise = torch.zeros_like(toy_latents(2, 1)), toy_latents(2, 1, seed=9)
-    texts = Texts(toy_context(1 if guidance == 1 else 2))
-    solver, again = (JumpFirst(joint_rates(steps), 2, 7, seeded(6)) for _ in range(2))
+    texts = Texts(10 * toy_context(1 if guidance == 1 else 2))  # so that the two prompts say different things
+    solver, again = (JumpFirst(joint_rates(steps), 2, length, seeded(6)) for _ in range(2))
+    read = []
+    hook = engine.model.text_embedding.register_forward_hook(lambda m, args, out: read.append(args[0]))
     x, caption = sample_with_text(engine, task, clean, noise, texts, ids, solver, guidance=guidance)
+    hook.remove()
+    assert len(read) == steps + 1 and torch.equal(read[-1], texts.branches[:1])
     sigmas = schedule(steps, VIGU.flow.shift).tolist()
     expected = noise
     for i, (here, there) in enumerate(zip(sigmas, sigmas[1:])):
