@@ -88,8 +88,6 @@ class JumpFirst:
 
 def draw_tokens(logits: Tensor, generator: torch.Generator) -> Tensor:
     """A token for each row of logits [K, V]: int64 [K]. Raises ValueError for logits that are not finite."""
-    if not torch.isfinite(logits).all():
-        raise ValueError("The model's text logits are not finite: use another dtype, or download the model again.")
     # In float32 a place has 2^24 values and a sum rounds to 6e-8: of 256,000 tokens the unlikely would never be drawn.
     wide = torch.float32 if generator.device.type == "mps" else torch.float64
     places = torch.rand(len(logits), 1, generator=generator, device=generator.device, dtype=wide).to(logits.device)
@@ -99,6 +97,8 @@ def draw_tokens(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 def _tokens_at(logits: Tensor, places: Tensor) -> Tensor:
     """The token [K] at each of `places` [K, 1], 0..1, of the posterior's cumulated sum."""
+    if not torch.isfinite(logits).all():
+        raise ValueError("The model's text logits are not finite: use another dtype, or download the model again.")
     cumulated = torch.softmax(logits.float(), dim=-1).cumsum(dim=-1, dtype=places.dtype)
     # Rounding leaves the sum a little off 1, and a place must lie inside it.
     found = torch.searchsorted(cumulated, places * cumulated[:, -1:], right=True)

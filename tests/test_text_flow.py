@@ -8,7 +8,10 @@ import math
 import pytest
 import torch
 
-from comfyui_strata.joint.families import VIGU
+from comfyui_strata.joint.adapters import AdapterSettings
+from comfyui_strata.joint.families import VIGU, parse_task
+from comfyui_strata.joint.flow import schedule
+from comfyui_strata.joint.sampling import Engine, Texts, predict, sample_text, sample_with_text
 from comfyui_strata.joint.text_flow import (
     JumpFirst,
     PublishedCaption,
@@ -20,6 +23,8 @@ from comfyui_strata.joint.text_flow import (
     text_grid,
     text_time,
 )
+from comfyui_strata.joint.transformer import Host
+from comfyui_strata.tests.toys import toy_context, toy_experts, toy_ids, toy_latents, toy_model
 
 ALARM = 1e-4
 V, S, STEPS = 5, 3, 4
@@ -196,6 +201,12 @@ def test_every_unlikely_token_of_a_large_vocabulary_has_its_place(monkeypatch):
     assert torch.equal(draw_tokens(logits.expand(len(tokens), -1), seeded(0)), tokens)
 
 
+@pytest.mark.parametrize("place", [0.0, 1 - 2.0 ** -53])
+def test_an_impossible_token_is_not_drawn_at_the_ends(monkeypatch, place):
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, **_: torch.full(shape, place, dtype=dtype))
+    assert draw_tokens(torch.tensor([[-1e4, 0.0, -1e4], [0.0, -1e4, -1e4]]), seeded(0)).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_extreme_logits_leave_one_token(dtype):
     logits = torch.full((64, 9), -1e4, dtype=dtype)
@@ -225,3 +236,52 @@ def test_the_forwards_that_are_saved_are_as_many_as_the_specification_says(steps
 def test_the_published_length_and_steps_are_the_familys():
     tokens = VIGU.stream("caption").tokens
     assert (tokens.length, tokens.steps) == (256, 100)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    experts = toy_experts(VIGU)
+    experts.head["text"].head.bias.data.zero_()  # it would choose the likeliest token whatever the text
+    return Engine(toy_model(), None, AdapterSettings.published(VIGU), Host(), experts)
+
+
+def test_a_caption_costs_only_the_forwards_and_logits_that_its_jumps_need(engine):
+    task, grid, clean = parse_task(VIGU, "R2C"), text_grid(40), toy_latents(1, 1)
+    texts, ids = Texts(torch.zeros_like(toy_context()[:, :1])), toy_ids()
+    solver = JumpFirst(caption_rates(grid), *ids.shape, seeded(5))
+    rows = []
+    hook = engine.experts.head["text"].head.register_forward_hook(lambda m, args, out: rows.append(len(args[0])))
+    got = sample_text(engine, task, clean, ids, texts, solver, grid)
+    hook.remove()
+    assert 0 < solver.forwards < 40
+    assert len(rows) == solver.forwards and sum(rows) == int(solver.jumps.sum())
+    # By hand, with all logits at every step, and the same jumps and draws.
+    again, expected = JumpFirst(caption_rates(grid), *ids.shape, seeded(5)), ids
+    for i, t in enumerate(grid[:-1]):
+        _, logits = predict(engine, task, clean, 0.0, texts, ids=expected, text_time=text_time(float(t)))
+        expected = again.step(i, expected, logits[again.wanted(i)])
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_caption_beside_its_video_is_read_from_the_prompted_branch(engine, guidance):
+    task, ids, steps, length = parse_task(VIGU, "t2RC"), toy_ids(2, length=30), 4, 30
+    clean, noise = torch.zeros_like(toy_latents(2, 1)), toy_latents(2, 1, seed=9)
+    texts = Texts(10 * toy_context(1 if guidance == 1 else 2))  # so that the two prompts say different things
+    solver, again = (JumpFirst(joint_rates(steps), 2, length, seeded(6)) for _ in range(2))
+    read = []
+    hook = engine.model.text_embedding.register_forward_hook(lambda m, args, out: read.append(args[0]))
+    x, caption = sample_with_text(engine, task, clean, noise, texts, ids, solver, guidance=guidance)
+    hook.remove()
+    assert len(read) == steps + 1 and torch.equal(read[-1], texts.branches[:1])
+    sigmas = schedule(steps, VIGU.flow.shift).tolist()
+    expected = noise
+    for i, (here, there) in enumerate(zip(sigmas, sigmas[1:])):
+        branches = [predict(engine, task, expected, here, Texts(text[None]), ids=ids, text_time=1000 * here)
+                    for text in texts.branches]
+        velocity = branches[0][0] if guidance == 1 else torch.lerp(branches[1][0], branches[0][0], guidance)
+        expected = expected + velocity * (there - here)
+        ids = again.step(i, ids, branches[0][1][again.wanted(i)])
+    torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-9)
+    _, logits = predict(engine, task, expected, 0.0, Texts(texts.branches[:1]), ids=ids)
+    assert torch.equal(caption, logits.argmax(-1))
