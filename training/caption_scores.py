@@ -26,6 +26,10 @@ def _fact(subject: str, part: str, predicted: str, truth: str, facts: Facts) -> 
     return number
 
 
+def _count(predicted: str, truth: str, facts: Facts) -> float:
+    return 100.0 * (len(caption_facts(predicted).objects) == len(facts.objects))
+
+
 @lru_cache(maxsize=1)  # every row of a caption asks for it
 def _scores(predicted: str, facts: Facts) -> dict[str, metrics.Score]:
     return metrics.fact_scores(caption_facts(predicted), facts)
@@ -40,6 +44,7 @@ CAPTION_METRICS = (
     Metric("exact match", "%", "higher", partial(_text, metrics.exact_match, str)),
     Metric("word edits", "", "lower", partial(_text, metrics.edit_error, words)),
     Metric("character edits", "", "lower", partial(_text, metrics.edit_error, str)),
+    Metric("object count", "%", "higher", _count),
     Metric("fact F1", "%", "higher", partial(_fact, "all", "f1")),
     *(Metric(f"{name} {part}", "%", "higher", partial(_fact, subject, part))
       for subject, name in {"all": "fact", **_SUBJECTS}.items() for part in ("precision", "recall")),
