@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from .imaging.atomic import replace_file
 from .imaging.contact_sheet import contact_sheet
 from .joint.attention import get_attention
 from .joint.transformer import Host
-from .loading import embed_prompts, empty_context, load_engine, load_layer_file, say
+from .loading import embed_prompts, load_engine, load_layer_file, no_context, say
 from .model_loaders.device import check_device
 from .model_loaders.model_set import ModelSet
 from .training.evaluate import Plan, Result, Texts, evaluate
@@ -48,33 +49,43 @@ def measure(trial: Trial, models: ModelSet, report: Report) -> None:
     plan = trial.plan
     texts = _texts(trial, models)  # before the backbone: the encoder needs the room
     engine, vae = load_engine(models, loaded, trial.device, Host(get_attention(trial.attention)))
+    if texts is None:
+        texts = Texts(no_context(engine, trial.device))
     report.about.update(_about(trial, models, texts))
     _write(trial, report)  # now, so that a place that cannot be written to costs no sampling
     steps = len(plan.seeds) * len(plan.tasks) * plan.steps
     with tqdm(total=steps, desc="eval", unit="step", disable=None) as bar:
-        for result in evaluate(engine, vae, plan, texts, on_step=bar.update):
+        for result in evaluate(engine, vae, plan, texts, loaded.vocabulary, on_step=bar.update):
             report.add(result)
             _write(trial, report)
-            if trial.pictures:
+            if trial.pictures and set(result.task.targets) & set(plan.family.pictures):
                 _draw(result, trial.pictures / f"{result.task}_{result.seed:05d}.png")
 
 
-def _texts(trial: Trial, models: ModelSet) -> Texts:
-    """The captions' embeddings where a task reads text and there is an encoder, else the empty prompt alone."""
+def _texts(trial: Trial, models: ModelSet) -> Texts | None:
+    """The prompts' embeddings where a task reads text and there is an encoder, else what stands for no prompt; None
+    where that is zeros, as wide as the backbone's texts."""
     plan = trial.plan
-    empty = empty_context(models, plan.family, trial.device)
+    family, zeros = plan.family, plan.family.no_prompt == "zeros"
     readers = [str(task) for task in plan.tasks if task.uses_text]
-    if not readers:
-        return Texts(empty)
-    if models.text_encoder is None:
-        say(f"Warning: without a text encoder the empty prompt stands in for captions ({', '.join(readers)}).")
-        return Texts(empty)
-    # Each shot is rendered now for its caption and later for its layers: all of them at once could fill the memory.
-    captions = [synthetic_example(plan.family, seed, plan.frames, plan.height, plan.width).prompt
-                for seed in plan.seeds]
-    rows, _ = embed_prompts(models, plan.family, trial.device, [*captions, plan.family.negative_prompt])
-    guidance = plan.family.guidance if trial.guidance is None else trial.guidance
-    return Texts(empty, dict(zip(plan.seeds, rows[:-1].split(1))), rows[-1:], guidance)
+    if readers and models.text_encoder is None:
+        say(f"Warning: without a text encoder no prompt stands in for those of the shots ({', '.join(readers)}).")
+    prompts = []
+    if readers and models.text_encoder is not None:
+        # Each shot is rendered now for its prompt and later for its layers: all of them at once could fill the memory.
+        prompts = [synthetic_example(family, seed, plan.frames, plan.height, plan.width).prompt for seed in plan.seeds]
+    if zeros and not prompts:
+        return None
+    streams = {layer for task in plan.tasks for layer in task.conditions + task.targets}
+    rows, own = embed_prompts(models, family, trial.device, ["", *prompts, *[family.negative_prompt] * bool(prompts)],
+                              [layer for layer in family.layers if layer in streams])
+    empty = torch.zeros_like(rows[:1, :1]) if zeros else rows[:1]
+    if not prompts:
+        return Texts(empty, own=own)
+    guidance = family.guidance if trial.guidance is None else trial.guidance
+    # Where nothing is guided, nothing is steered away from.
+    away = rows[-1:] if guidance != 1.0 else None
+    return Texts(empty, dict(zip(plan.seeds, rows[1:-1].split(1))), away, guidance, own)
 
 
 def _about(trial: Trial, models: ModelSet, texts: Texts) -> dict:
@@ -93,9 +104,9 @@ def _write(trial: Trial, report: Report) -> None:
 
 
 def _draw(result: Result, path: Path) -> None:
-    """A contact sheet in which each made layer is followed by the true one."""
+    """A contact sheet of the task's layers, in which each made one is followed by the true one."""
     rows = {}
-    for layer in result.task.family.layers:
+    for layer in (name for name in result.layers if name in {*result.task.conditions, *result.task.targets}):
         rows[layer] = result.layers[layer]
         if layer in result.task.targets:
             rows[f"{layer} (truth)"] = result.truth[layer]

@@ -47,7 +47,7 @@ def track_masks(track: dict) -> list[Tensor]:
 
     They are scaled as SAM3 Track to Mask does. Raises ValueError for anything else.
     """
-    from comfy.ldm.sam3.tracker import unpack_masks
+    from comfy.ldm.sam3.tracker import unpack_masks  # when it is used: few graphs need it
 
     if not isinstance(track, dict) or not {"packed_masks", "orig_size"} <= track.keys():
         raise ValueError("The track is no SAM3 track (it has no packed masks), but one is needed; connect Run SAM3 "
@@ -65,7 +65,7 @@ def clip_flow(flow_model, images: Tensor) -> Tensor:
     x right, y down. The last frame has no next one and keeps the flow of the one before. Raises ValueError for a single
     frame, pictures smaller than the model can take and what `check_pixels` refuses.
     """
-    from comfy_extras.void_noise_warp import RaftOpticalFlow
+    from comfy_extras.void_noise_warp import RaftOpticalFlow  # when it is used: few graphs need it
 
     check_pixels("The clip", images, (3, 4))
     frames, height, width = images.shape[:3]

@@ -15,6 +15,12 @@ from .streams import Family
 from .wan import Head, WanConfig, feed_forward, time_embedding, time_projection
 
 
+def embed_patches(convolution: nn.Module, latents: Tensor) -> Tensor:
+    """Latents [N, C, F, Y, X] as tokens [N, f*h*w, D], row-major."""
+    # ComfyUI keeps this convolution in float32 whatever the model's dtype.
+    return convolution(latents.to(convolution.weight.dtype)).flatten(2).transpose(1, 2)
+
+
 class LatentEmbedding(nn.Module):
     """Patches of a latent, then a linear layer (UnityVideo): [N, C, F, Y, X] -> [N, f*h*w, D]."""
 
@@ -25,7 +31,7 @@ class LatentEmbedding(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """The tokens of latents, row-major."""
-        return self.linear(self.patch_embedding(latents).flatten(2).transpose(1, 2))
+        return self.linear(embed_patches(self.patch_embedding, latents).to(latents.dtype))
 
 
 class TimeNetwork(nn.Module):

@@ -75,6 +75,10 @@ def _world_layer(name: str, letter: str, prompt: str) -> StreamSpec:
                       own=Own(embedding="layer", identity=name, head="layer"))
 
 
+# How often the release trains a layer (of 1.4), and how often it makes rgb and layer, the layer, or rgb.
+_LAYER_WEIGHTS = {"D": 0.2, "F": 0.2, "P": 0.2, "K": 0.4, "S": 0.4}
+_DIRECTION_WEIGHTS = {"t2R{}": 0.5, "R2{}": 0.25, "{}2R": 0.25}
+
 UNITY = Family(
     name="unity",
     title="UnityVideo: rgb with depth, flow, densepose, skeleton or segmentation",
@@ -100,6 +104,8 @@ UNITY = Family(
     rate=8,
     negative_prompt=WAN_NEGATIVE_PROMPT,
     present=2,
+    task_weights=tuple((direction.format(layer), often * share / 1.4)
+                       for direction, share in _DIRECTION_WEIGHTS.items() for layer, often in _LAYER_WEIGHTS.items()),
     latents=LatentSpec(channels=48, cell=16),
 )
 
@@ -122,6 +128,7 @@ VIGU = Family(
     negative_prompt="",
     # A caption without a hint reads zeros, guidance steers away from the empty prompt: two different nothings.
     no_prompt="zeros",
+    task_weights=(("t2RC", 1.0),),
     latents=LatentSpec(normalised=False),
     text=TextSpec(share_first_bias=True, zero_padding=False, clean=False),
 )
@@ -154,6 +161,15 @@ def vary(family: Family, variant: Variant) -> Family:
         family = replace(family, present=len(family.streams), streams=tuple(
             replace(stream, columns=i) for i, stream in enumerate(family.streams)))
     return replace(family, variant=variant)
+
+
+def with_text_length(family: Family, length: int) -> Family:
+    """A family whose texts are of `length` tokens. Raises ValueError for less than one."""
+    if length < 1:
+        raise ValueError(f"A text of {length} tokens was asked for, but at least 1 is needed.")
+    return replace(family, streams=tuple(
+        replace(stream, tokens=replace(stream.tokens, length=length)) if stream.tokens else stream
+        for stream in family.streams))
 
 
 def get_family(name: str) -> Family:

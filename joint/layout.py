@@ -20,9 +20,11 @@ from .streams import Family, Role, StreamSpec
 
 
 class Run(NamedTuple):
-    """Neighbours in the packed sequence that are treated alike: their places in `Layout.order`, and their tokens."""
+    """Neighbours in the packed sequence that are treated alike: their places in `Layout.order`, and their tokens.
 
-    places: range
+    The places are no range, which torch.compile cannot follow across a break in its graph."""
+
+    places: tuple[int, ...]
     start: int
     stop: int
 
@@ -68,8 +70,8 @@ class Layout:
         places in `order` the key `alike(place)` is one. Tokens count from `first`."""
         starts = [start - first for start in accumulate(self.lengths, initial=0)]
         kept = [place for place in range(len(self.order)) if starts[place] >= 0]
-        return [Run(range(places[0], places[-1] + 1), starts[places[0]], starts[places[-1] + 1])
-                for places in (list(group) for _, group in groupby(kept, alike))]
+        return [Run(places, starts[places[0]], starts[places[-1] + 1])
+                for places in (tuple(group) for _, group in groupby(kept, alike))]
 
 
 def make_layout(family: Family, roles: Sequence[Role], adapted: Sequence[bool], grid: tuple[int, int, int],

@@ -162,10 +162,11 @@ class Family:
     `file_adapters` are the adapters that its file holds, in creation order. `ffn_adapter` is the one whose feed-forward
     LoRA acts on every row, conditions included, None where each stream's own acts with its attention LoRA. `text_tasks`
     names the tasks trained with a prompt, None is all. `no_prompt`: what a task without a prompt reads, the embedding
-    of the "empty" prompt or "zeros". `frames`, `height`, `width` (pixels) and `rate` (frames per second) are the
-    published defaults, `guidance` the published CFG scale for a prompt that is not empty, `negative_prompt` the
-    published one. `latents` and `text` say how pictures and prompts are brought to the network. `variant` is how it
-    departs from what is published; `families.vary` sets it with all that follows from it.
+    of the "empty" prompt or "zeros". `task_weights`: how often its training draws each task, none where all alike.
+    `frames`, `height`, `width` (pixels) and `rate` (frames per second) are the published defaults, `guidance` the
+    published CFG scale for a prompt that is not empty, `negative_prompt` the published one. `latents` and `text` say
+    how pictures and prompts are brought to the network. `variant` is how it departs from what is published;
+    `families.vary` sets it with all that follows from it.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Family:
     ffn_adapter: str | None = None
     present: int | None = None
     no_prompt: str = "empty"
+    task_weights: tuple[tuple[str, float], ...] = ()
     latents: LatentSpec = LatentSpec()
     text: TextSpec = TextSpec()
     variant: Variant = Variant()

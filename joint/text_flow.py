@@ -62,8 +62,8 @@ class TextSolver(Protocol):
 
 
 class JumpFirst:
-    """All jumps are drawn at the start, and only tokens that jump are asked for. Draws are in float32, by the inverse
-    of the cumulated posterior."""
+    """All jumps are drawn at the start, and only tokens that jump are asked for. Draws invert the cumulated posterior:
+    one number a token, where the published samplers draw one for every entry of the vocabulary."""
 
     def __init__(self, rates: Tensor, count: int, length: int, generator: torch.Generator):
         """rates [n]: the probability of a jump in each step. The generator's device is that of the texts."""
@@ -89,13 +89,21 @@ class JumpFirst:
 
 def draw_tokens(logits: Tensor, generator: torch.Generator) -> Tensor:
     """A token for each row of logits [K, V]: int64 [K]. Raises ValueError for logits that are not finite."""
+    # In float32 a place has 2^24 values and a sum rounds to 6e-8: of 256,000 tokens the unlikely would never be drawn.
+    wide = torch.float32 if generator.device.type == "mps" else torch.float64
+    places = torch.rand(len(logits), 1, generator=generator, device=generator.device, dtype=wide).to(logits.device)
+    # A few rows at a time: all of a text's at once would need a gigabyte.
+    return torch.cat([_tokens_at(part, place) for part, place in zip(logits.split(16), places.split(16))])
+
+
+def _tokens_at(logits: Tensor, places: Tensor) -> Tensor:
+    """The token [K] at each of `places` [K, 1], 0..1, of the posterior's cumulated sum."""
     if not torch.isfinite(logits).all():
         raise ValueError("The model's text logits are not finite: use another dtype, or download the model again.")
-    cumulated = torch.softmax(logits.float(), dim=-1).cumsum(dim=-1)
-    place = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(cumulated)
+    cumulated = torch.softmax(logits.float(), dim=-1).cumsum(dim=-1, dtype=places.dtype)
     # Rounding leaves the sum a little off 1, and a place must lie inside it.
-    return torch.searchsorted(cumulated, place * cumulated[:, -1:], right=True).squeeze(1).clamp_max(
-        logits.shape[-1] - 1)
+    found = torch.searchsorted(cumulated, places * cumulated[:, -1:], right=True)
+    return found.squeeze(1).clamp_max(logits.shape[-1] - 1)
 
 
 class PublishedCaption:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from .adapters import ActiveAdapters, BlockAdapters
 from .attention import Attention, sdpa
 from .channels import join_channels, split_channels
-from .experts import Experts
-from .layout import Layout, Run
+from .experts import Experts, embed_patches
+from .layout import Layout
 from .rope import rotate
 
 
@@ -50,8 +51,9 @@ class Host:
         return x
 
 
-# Rows of a modulation table for the tokens of a run of streams: how many tokens, and [N, K, 1, D], a row for each of
-# their K equal pieces.
+# Neighbouring streams cut into equal pieces, each of which has one time: how many tokens they have together, and for
+# their K pieces [N, K], which time, or [N, K, 1, D], the row of a modulation table.
+Pieces = list[tuple[int, Tensor]]
 Rows = list[tuple[int, Tensor]]
 
 
@@ -62,7 +64,7 @@ class Modulation:
                  dtype: torch.dtype):
         """times: one for each stream in packing order, [N, P] in 0..1000: P = 1 a stream, f a latent frame or L a
         token."""
-        self.lengths, self._known = layout.lengths, {}
+        self.lengths = layout.lengths
         self.index: list[Tensor] = list(times)  # [N, P]: which of `values` a piece has
         embeddings, values, known = [], [], 0
         alike: dict[tuple, list[int]] = {}
@@ -81,21 +83,24 @@ class Modulation:
             known += len(distinct)
         self.embedding, self.values = torch.cat(embeddings), torch.cat(values)  # [U, D], [U, 6, D]
 
-    def rows(self, table: Tensor, j: int, places: range) -> Rows:
-        """Row j of a block's table plus the time's, for the streams at these places."""
-        return self._gather(table[0, j].to(self.values) + self.values[:, j], places)
-
-    def head_rows(self, table: Tensor, j: int, places: range) -> Rows:
-        """The same for a head's table, which adds to the embedding itself."""
-        return self._gather(table[0, j].to(self.embedding) + self.embedding, places)
-
-    def _gather(self, rows: Tensor, places: range) -> Rows:
-        if places not in self._known:
-            runs = groupby(places, lambda place: self.lengths[place] // self.index[place].shape[1])
-            self._known[places] = [
-                (sum(self.lengths[place] for place in run), torch.cat([self.index[place] for place in run], dim=1))
+    def pieces(self, places: Sequence[int]) -> Pieces:
+        """The streams at these places in packing order. They are cut once, outside the blocks: torch.compile would
+        have to know for certain which they are."""
+        runs = groupby(places, lambda place: self.lengths[place] // self.index[place].shape[1])
+        return [(sum(self.lengths[place] for place in run), torch.cat([self.index[place] for place in run], dim=1))
                 for run in (list(run) for _, run in runs)]
-        return [(tokens, rows[index].unsqueeze(2)) for tokens, index in self._known[places]]
+
+    def rows(self, table: Tensor, j: int, pieces: Pieces) -> Rows:
+        """Row j of a block's table plus the time's."""
+        return _rows(table[0, j].to(self.values) + self.values[:, j], pieces)
+
+    def head_rows(self, table: Tensor, j: int, pieces: Pieces) -> Rows:
+        """The same for a head's table, which adds to the embedding itself."""
+        return _rows(table[0, j].to(self.embedding) + self.embedding, pieces)
+
+
+def _rows(rows: Tensor, pieces: Pieces) -> Rows:
+    return [(tokens, rows[index].unsqueeze(2)) for tokens, index in pieces]
 
 
 def sinusoid(times: Tensor, dim: int) -> Tensor:
@@ -106,37 +111,44 @@ def sinusoid(times: Tensor, dim: int) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-class TextRows:
-    """Which text every packed stream reads: `index[n][s]` is a row of the context batch."""
+class TextRun(NamedTuple):
+    """Neighbouring streams that read the same text: how many tokens they have together, and the row of text of every
+    request, [N]. Their queries are folded into `folded` long ones, one for each of the rows `used` (None for all)."""
 
-    def __init__(self, index: Sequence[Sequence[int]], layout: Layout):
-        self.layout = layout
-        self.columns = [tuple(request[i] for request in index) for i in layout.order]
-
-    def attend(self, attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, first: int) -> Tensor:
-        """Cross-attention of q [N, T - first, D] to k, v [R, W, D], each text row read once for all that share it."""
-        out = [_attend_rows(attention, q[:, run.start:run.stop], k, v, self.columns[run.places[0]], heads)
-               for run in self._runs(first)]
-        return _join(out)
-
-    def add(self, x: Tensor, values: Tensor, first: int) -> Tensor:
-        """x [N, T - first, D] plus, for every stream, the one value of its text: values [R, 1, D]."""
-        return _join([x[:, run.start:run.stop] + values[list(self.columns[run.places[0]])]
-                      for run in self._runs(first)])
-
-    def _runs(self, first: int) -> list[Run]:
-        """Neighbouring streams that read the same text."""
-        return self.layout.runs(lambda place: self.columns[place], first)
+    tokens: int
+    rows: Tensor
+    folded: int
+    used: Tensor | None
 
 
-def _attend_rows(attention: Attention, q: Tensor, k: Tensor, v: Tensor, rows: tuple[int, ...], heads: int) -> Tensor:
-    """Queries of request n attend to text row rows[n]. Requests that share a row are folded into one long query."""
-    used = sorted(set(rows))
-    if list(rows) != [row for row in used for _ in range(len(rows) // len(used))]:
-        used = list(rows)  # uneven sharing: give every request its own copy
-    if used != list(range(k.shape[0])):
-        k, v = k[used], v[used]
-    return attention(q.reshape(len(used), -1, q.shape[-1]), k, v, heads).reshape(q.shape)
+def text_runs(index: Sequence[Sequence[int]], layout: Layout, texts: int, first: int, device) -> list[TextRun]:
+    """Which text of `texts` the streams read after the first `first` tokens: `index[n][m]` is that of stream m of
+    request n. Requests that share a row in equal numbers are folded. As `Modulation.pieces`, outside the blocks."""
+    columns = [[request[i] for request in index] for i in layout.order]
+    out = []
+    for run in layout.runs(lambda place: columns[place], first):
+        rows = columns[run.places[0]]
+        used = sorted(set(rows))
+        if rows != [row for row in used for _ in range(len(rows) // len(used))]:
+            used = rows  # uneven sharing: give every request its own copy
+        out.append(TextRun(run.stop - run.start, torch.tensor(rows, device=device), len(used),
+                           None if used == list(range(texts)) else torch.tensor(used, device=device)))
+    return out
+
+
+def _attend_text(attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, runs: list[TextRun]) -> Tensor:
+    """Cross-attention of q [N, T, D] to k, v [R, W, D], each text row read once for all that share it."""
+    out = []
+    for part, run in zip(q.split([run.tokens for run in runs], dim=1), runs):
+        keys, values = (k, v) if run.used is None else (k[run.used], v[run.used])
+        folded = part.reshape(run.folded, -1, part.shape[-1])
+        out.append(attention(folded, keys, values, heads).reshape(part.shape))
+    return _join(out)
+
+
+def _add_text(x: Tensor, values: Tensor, runs: list[TextRun]) -> Tensor:
+    """x [N, T, D] plus, for every stream, the one value of its text: values [R, 1, D]."""
+    return _join([part + values[run.rows] for part, run in zip(x.split([run.tokens for run in runs], dim=1), runs)])
 
 
 def joint_forward(model: nn.Module, states: Sequence[Tensor | None], times: Sequence[Tensor | None], context: Tensor,
@@ -159,13 +171,17 @@ def joint_forward(model: nn.Module, states: Sequence[Tensor | None], times: Sequ
     x = _embed(model, experts, states, layout)  # [N, T, D]
     modulation = Modulation(model, experts, [times[i] for i in layout.order], layout, x.dtype)
     text = model.text_embedding(context)  # [R, W, D]
-    text_rows = TextRows(context_index, layout)
+    every, texts = modulation.pieces(_kept(layout, 0)), text_runs(context_index, layout, len(text), 0, text.device)
+    kept = every
     for i, block in enumerate(model.blocks):
         host.start_block(i)
         # What no output depends on leaves the last block once its keys and values are made.
         first = layout.out_start if i == len(model.blocks) - 1 else 0
+        if first:
+            kept = modulation.pieces(_kept(layout, first))
+            texts = text_runs(context_index, layout, len(text), first, text.device)
         weights = adapters.blocks[i] if adapters is not None else None
-        x = host.run_block(_block, block, x, modulation, text, text_rows, layout, adapters, weights,
+        x = host.run_block(_block, block, x, modulation, every, kept, text, texts, layout, adapters, weights,
                            _networks(block, experts, layout, i, first), host, model.num_heads, first)
         x = host.after_block(x, i)
     return _heads(model, experts, x, modulation, layout, wanted)
@@ -178,16 +194,11 @@ def _embed(model: nn.Module, experts: Experts | None, states: Sequence[Tensor | 
     dtype = next(states[i].dtype for i, stream in zip(layout.order, layout.streams) if stream.tokens is None)
     parts = []
     for run in layout.runs(lambda place: (layout.streams[place].own.embedding, layout.streams[place].own.identity)):
-        own, tokens = layout.streams[run.places[0]].own, layout.streams[run.places[0]].tokens
-        embedding = experts.embedding[own.embedding] if own.embedding else model.patch_embedding
+        own = layout.streams[run.places[0]].own
         state = torch.stack([states[layout.order[place]] for place in run.places], dim=1)  # [N, S, ...]
-        if tokens is None:
-            # ComfyUI keeps this convolution in float32 whatever the model's dtype.
-            weight = (embedding.patch_embedding if own.embedding else embedding).weight.dtype
-            x = embedding(state.flatten(0, 1).to(weight))
-            x = x if own.embedding else x.flatten(2).transpose(1, 2)  # [N*S, L, D]
-        else:
-            x = embedding(state.flatten(0, 1))
+        flat = state.flatten(0, 1)
+        # [N*S, L, D]
+        x = experts.embedding[own.embedding](flat) if own.embedding else embed_patches(model.patch_embedding, flat)
         x = x.to(dtype).reshape(state.shape[0], -1, x.shape[-1])  # [N*S, L, D] -> [N, S*L, D]
         parts.append(x + experts.identity[own.identity].to(x) if own.identity else x)
     return _join(parts)
@@ -201,15 +212,13 @@ def _networks(block: nn.Module, experts: Experts | None, layout: Layout, index: 
     return [(run.stop - run.start, experts.ffn[name][index] if name else block.ffn) for run, name in zip(runs, names)]
 
 
-def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, text_rows: TextRows, layout: Layout,
-           adapters: ActiveAdapters | None, weights: BlockAdapters | None, networks: list[tuple[int, nn.Module]],
-           host: Host, heads: int, first: int) -> Tensor:
-    """One Wan block on x [N, T, D]; returns [N, T - first, D]."""
-    every = range(len(layout.order))
-    kept = _kept(layout, first)
+def _block(block: nn.Module, x: Tensor, modulation: Modulation, every: Pieces, kept: Pieces, text: Tensor,
+           texts: list[TextRun], layout: Layout, adapters: ActiveAdapters | None, weights: BlockAdapters | None,
+           networks: list[tuple[int, nn.Module]], host: Host, heads: int, first: int) -> Tensor:
+    """One Wan block on x [N, T, D]; returns [N, T - first, D]. `every` piece of x, and those `kept`."""
 
-    def row(j: int, places: range) -> Rows:
-        return modulation.rows(block.modulation, j, places)
+    def row(j: int, pieces: Pieces) -> Rows:
+        return modulation.rows(block.modulation, j, pieces)
 
     y = _modulate(block.norm1(x), row(0, every), row(1, every))
     q, k, v = block.self_attn.q(y[:, first:]), block.self_attn.k(y), block.self_attn.v(y)
@@ -231,11 +240,11 @@ def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, te
     # The text is projected here, once per distinct prompt; no stream or request repeats it.
     cross = block.cross_attn
     if text.shape[1] == 1:
-        x = text_rows.add(x, cross.o(cross.v(text)), first)
+        x = _add_text(x, cross.o(cross.v(text)), texts)
     else:
         q = cross.norm_q(cross.q(block.norm3(x)))
         k, v = cross.norm_k(cross.k(text)), cross.v(text)
-        x = x + cross.o(text_rows.attend(host.attention, q, k, v, heads, first))
+        x = x + cross.o(_attend_text(host.attention, q, k, v, heads, texts))
     x = host.after_cross_attention(x)
 
     y = _modulate(block.norm2(x), row(3, kept), row(4, kept))
@@ -249,9 +258,9 @@ def _block(block: nn.Module, x: Tensor, modulation: Modulation, text: Tensor, te
     return _add_gated(x, y, row(5, kept))
 
 
-def _kept(layout: Layout, first: int) -> range:
+def _kept(layout: Layout, first: int) -> list[int]:
     """The places of the streams that are left once the first `first` tokens are gone."""
-    return range(sum(start < first for start in accumulate(layout.lengths[:-1], initial=0)), len(layout.order))
+    return [place for place, start in enumerate(accumulate(layout.lengths[:-1], initial=0)) if start >= first]
 
 
 def _attend_joint(attention: Attention, q: Tensor, k: Tensor, v: Tensor, heads: int, apart: int) -> Tensor:
@@ -275,7 +284,7 @@ def _heads(model: nn.Module, experts: Experts | None, x: Tensor, modulation: Mod
     for run in layout.runs(lambda place: layout.streams[place].own.head, layout.out_start):
         own = layout.streams[run.places[0]].own
         head = experts.head[own.head] if own.head else model.head
-        shift, scale = (modulation.head_rows(head.modulation, j, run.places) for j in range(2))
+        shift, scale = (modulation.head_rows(head.modulation, j, modulation.pieces(run.places)) for j in range(2))
         y = _modulate(head.norm(x[:, run.start:run.stop]), shift, scale)
         if layout.streams[run.places[0]].tokens:
             y = y.unflatten(1, (len(run.places), -1))  # [N, S', S, D]

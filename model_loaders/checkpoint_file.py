@@ -71,9 +71,9 @@ def _map_pickle(path: Path) -> dict[str, Tensor]:
         reason = str(error).partition(". ")[0].splitlines()[0]
         raise ValueError(f"'{path.name}' cannot be opened as a PyTorch file ({reason}): "
                          "download it again, or save it with a newer torch.") from None
-    if isinstance(held, dict):
-        model = held.get(_MODEL, held)
-        tensors = {key: value for key, value in model.items() if isinstance(value, Tensor)}
+    model = held.get(_MODEL, held) if isinstance(held, dict) else held
+    if isinstance(model, dict):
+        tensors = {str(key): value.detach() for key, value in model.items() if isinstance(value, Tensor)}
         if tensors:
             return tensors
     raise ValueError(f"'{path.name}' holds no tensors by name: use the checkpoint that holds the weights.")

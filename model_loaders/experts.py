@@ -49,7 +49,8 @@ def load_experts(path: str | Path, *, family: Family | None = None, dtype: torch
     if family is not None and held.name != family.name:
         raise ValueError(f"'{path.name}' belongs to the {held.name} family, but the {family.name} family is asked for: "
                          "choose its file.")
-    shapes = {key: shape for key, shape in header.shapes.items() if key not in VOCABULARY_TENSORS}
+    carried = VOCABULARY_TENSORS if held.texts else ()
+    shapes = {key: shape for key, shape in header.shapes.items() if key not in carried}
     config, size = check_parts(shapes, held, path.name)
     vocabulary = _load_vocabulary(path, header.shapes, size) if held.texts else None
     names = expert_names(shapes, held.name)

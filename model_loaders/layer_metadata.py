@@ -1,7 +1,8 @@
 """Which family, and which variant of it, a layer file holds: by the names of its tensors and its safetensors metadata.
 
 A published adapter file needs no metadata. A variant's names its family and, as a JSON object, what is not as
-published; a file of parts of a family's own always names its family.
+published; a file of parts of a family's own always names its family, and the length of its texts where it was not
+trained with the published one.
 """
 
 from __future__ import annotations
@@ -9,19 +10,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from ..joint.families import FAMILIES, get_family, vary
+from ..joint.families import FAMILIES, get_family, vary, with_text_length
 from ..joint.streams import Family
 from ..joint.variants import CHOICES, SHARED, Variant
 from .expert_names import expert_names
 
-FAMILY, VARIANT = "family", "variant"
+FAMILY, VARIANT, TEXT_LENGTH = "family", "variant", "text_length"
 
 
 def layer_metadata(family: Family) -> dict[str, str]:
     """What the metadata of a family's layer file must say; nothing for published adapters, whose names say it all."""
+    says = {} if family.file_adapters else {FAMILY: family.name}
     if family.variant != Variant():
-        return {FAMILY: family.name, VARIANT: json.dumps(family.variant.changes())}
-    return {} if family.file_adapters else {FAMILY: family.name}
+        says |= {FAMILY: family.name, VARIANT: json.dumps(family.variant.changes())}
+    for text in family.texts:
+        if family.stream(text).tokens != get_family(family.name).stream(text).tokens:
+            says[TEXT_LENGTH] = str(family.stream(text).tokens.length)
+    return says
 
 
 def family_of(adapters: set[str], metadata: Mapping[str, str], name: str) -> Family | None:
@@ -52,7 +57,12 @@ def family_of_parts(keys: Iterable[str], metadata: Mapping[str, str], name: str)
     if metadata.get(FAMILY, family.name) != family.name:
         raise ValueError(f"'{name}' says it is the {metadata[FAMILY]} family, but holds parts of the {family.name} "
                          "family: use the file as it was written.")
-    return _read_variant({FAMILY: family.name} | metadata, name) if VARIANT in metadata else family
+    if VARIANT in metadata:
+        family = _read_variant({FAMILY: family.name} | metadata, name)
+    length = metadata.get(TEXT_LENGTH, "")
+    if length and not (length.isdecimal() and int(length)):
+        raise ValueError(f"'{name}' says that its texts are of {length} tokens: use the file as it was written.")
+    return with_text_length(family, int(length)) if length else family
 
 
 def _read_variant(metadata: Mapping[str, str], name: str) -> Family:

@@ -29,6 +29,7 @@ class Vocabulary:
 
     def __init__(self, data: bytes, name: str):
         kind = _TokenizerJson if data.startswith(b"{") else _Sentencepiece
+        self._data = data
         try:
             self._pieces = kind(data)
         except (ValueError, RuntimeError) as error:
@@ -42,6 +43,10 @@ class Vocabulary:
     def size(self) -> int:
         """V, as T5Tokenizer.vocab_size: without the `<extra_id_n>` that T5 adds."""
         return self._pieces.size
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The vocabulary as a weight file carries it, for `find_vocabulary`: a tensor of bytes by its name."""
+        return vocabulary_tensor(self._data)
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text, without EOS; what the vocabulary does not know is `unknown_id`."""

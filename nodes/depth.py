@@ -35,7 +35,7 @@ class EncodeDepth(io.ComfyNode):
             inputs=[
                 io.MultiType.Input("depth", types=[io.Image, io.Mask, io.Custom("DA3_GEOMETRY"),
                                                    io.Custom("MOGE_GEOMETRY")],
-                                   tooltip="A geometry (best: one range for the clip, no flicker), or a gray picture."),
+                                   tooltip="A geometry (best: one range for the whole clip), or a gray picture."),
                 io.Combo.Input("form", options=FORMS, default=DepthForm.INVERSE.value,
                                tooltip="What a picture's numbers are; a geometry knows. 'inverse': white is near, as "
                                        "from MoGe, MiDaS, Depth Anything 1 and 2. 'linear': Render Depth Anything 3 "

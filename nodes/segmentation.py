@@ -81,7 +81,7 @@ class DecodeSegmentation(io.ComfyNode):
             outputs=[
                 io.Mask.Output("mask", tooltip="The chosen object, a mask for every frame."),
                 io.Mask.Output("all_masks", tooltip="Every listed object: all frames of the first, then of the next. "
-                                                    "Of a still, one mask an object, as SAM3 Video Track starts from."),
+                                                    "Of a still, one mask an object, as Run SAM3 Video Track takes."),
                 io.String.Output("ids", tooltip="The objects found, one a line, with their share of the pixels."),
             ],
             hidden=[io.Hidden.unique_id],

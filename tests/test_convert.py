@@ -123,6 +123,11 @@ class TestSplitting:
         for kind in plain:
             assert plain[kind].read_bytes() == beside[kind].read_bytes() == bare[kind].read_bytes()
 
+    def test_parameters_are_tensors(self, checkpoint, tokenizer, tmp_path):
+        path = edit_pickle(checkpoint(VIGU), lambda held: held["model"].update(
+            {key: torch.nn.Parameter(value) for key, value in held["model"].items()}))
+        assert load_file(convert(path, tmp_path / "out", tokenizer=tokenizer)["layers"])["vocab_embed.weight"].any()
+
     @pytest.mark.parametrize("family", ["unityvideo", "univigu"])
     def test_what_the_authors_code_saved(self, tmp_path, family):
         weights = Path(__file__).parent / "fixtures" / family / "tiny_weights.safetensors"
@@ -183,8 +188,9 @@ class TestRefusals:
         assert "it is no file that Strata knows" in refusal(tmp_path / "x.pth", out)
         torch.save({"model": {"step": 3}}, tmp_path / "y.pth")
         assert "'y.pth' holds no tensors by name" in refusal(tmp_path / "y.pth", out)
-        torch.save([torch.zeros(1)], tmp_path / "z.pth")
-        assert "'z.pth' holds no tensors by name" in refusal(tmp_path / "z.pth", out)
+        for i, held in enumerate(([torch.zeros(1)], {"model": torch.zeros(1)}, torch.zeros(1))):
+            torch.save(held, tmp_path / f"{i}.pth")
+            assert f"'{i}.pth' holds no tensors by name" in refusal(tmp_path / f"{i}.pth", out)
         (tmp_path / "empty").mkdir()
         assert "no .safetensors file in the folder" in refusal(tmp_path / "empty", out)
         assert "no file" in refusal(tmp_path / "nowhere.pth", out)

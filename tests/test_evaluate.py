@@ -24,6 +24,7 @@ from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
+from comfyui_strata.training.caption_scores import CAPTION_METRICS
 from comfyui_strata.training.evaluate import Plan, Result, Texts, evaluate
 from comfyui_strata.training.report import METHODS, Report
 from comfyui_strata.training.scores import METRICS, RELATIONS, Metric, measure_layer, measure_relations
@@ -35,6 +36,11 @@ FAMILY_NAMES = list(FAMILIES)
 
 def truth(family=INTRINSIC, seed=0, size=SIZE) -> dict[str, torch.Tensor]:
     return synthetic_example(family, seed, *size).layers
+
+
+def measured(layer: str, images: torch.Tensor, example):
+    """`measure_layer` against a shot."""
+    return measure_layer(layer, images, example.layers[layer], example.exact.get(layer, ()))
 
 
 def by_name(numbers) -> dict[tuple[str, str], float]:
@@ -65,24 +71,23 @@ def tiny():
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILY_NAMES)
 def test_the_truth_gets_the_best_of_every_number(family):
-    best = {"PSNR": 100.0, "SSIM": 1.0, "%": 100.0}
-    layers = truth(family)
-    for layer in family.layers:
-        numbers = measure_layer(layer, layers[layer], layers[layer])
+    best = {"PSNR": 100.0, "SSIM": 1.0, "mIoU": 1.0, "part mIoU": 1.0, "%": 100.0}
+    example = synthetic_example(family, 0, *SIZE)
+    for layer, images in example.layers.items():
+        numbers = measured(layer, images, example)
         assert numbers and all(subject == layer for subject, _ in numbers)
         for (_, metric), number in numbers.items():
-            most = best.get(metric.name, best.get(metric.unit, 0.0))
+            most = best.get(metric.name, best.get(metric.unit, 0.0)) if metric.better == "higher" else 0.0
             assert number == pytest.approx(most, abs=1e-9), metric.name
-            assert metric.better == ("higher" if most else "lower")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILY_NAMES)
 def test_noise_is_worse_than_the_truth_by_every_number(family):
-    layers = truth(family)
-    for layer in family.layers:
+    example = synthetic_example(family, 1, *SIZE)  # it moves by pixels, or no flow could be wrong by three
+    for layer, images in example.layers.items():
         encoding = family.streams[family.index(layer)].encoding
         noise = decode(encoding, torch.rand(*SIZE, 3, generator=torch.Generator().manual_seed(1)))
-        exact, wrong = (by_name(measure_layer(layer, x, layers[layer])) for x in (layers[layer], noise))
+        exact, wrong = (by_name(measured(layer, x, example)) for x in (images, noise))
         for metric in METRICS[layer]:
             key = layer, metric.name
             assert wrong[key] < exact[key] if metric.better == "higher" else wrong[key] > exact[key], metric.name
@@ -110,7 +115,8 @@ def test_the_handbook_has_every_number_with_its_unit_and_direction():
     text = (Path(evaluation.__file__).parent / "docs/metrics.md").read_text("utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     told = {(name, row[3], row[2]) for row in rows if len(row) == 7 for name in row[1].split(", ")}
-    for metric in [*(m for table in METRICS.values() for m in table), *(r.metric for r in RELATIONS)]:
+    relations = [relation.metric for relation in RELATIONS]
+    for metric in [*(metric for table in METRICS.values() for metric in table), *relations, *CAPTION_METRICS]:
         assert (metric.name, metric.unit, {"higher": "↑", "lower": "↓"}[metric.better]) in told
     assert all(relation.name in text for relation in RELATIONS)
 
@@ -125,8 +131,8 @@ def test_relations_are_only_asked_of_sets_that_something_was_made_in():
 
 def test_a_single_frame_has_no_numbers_of_change():
     for family in FAMILIES.values():
-        still = truth(family, size=(1, 32, 32))
-        names = {metric.name for layer in still for _, metric in measure_layer(layer, still[layer], still[layer])}
+        still = synthetic_example(family, 0, 1, 32, 32)
+        names = {metric.name for layer, images in still.layers.items() for _, metric in measured(layer, images, still)}
         assert names and not names & {"flicker", "dtSSD"}
 
 

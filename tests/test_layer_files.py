@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from comfyui_strata.joint.experts import empty_experts
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, vary
 from comfyui_strata.joint.variants import Variant
+from comfyui_strata.joint.wan import WanConfig, empty_wan
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.detect import detect
 from comfyui_strata.model_loaders.layer_files import (
@@ -187,7 +189,8 @@ class TestRefusals:
         change(vigu, lambda tensors: tensors.update({"blocks.3.ffn_t.net.2.bias": torch.zeros(128)}))
         assert "lacks 7 of the 27 tensors" in refusal(vigu)
 
-    @pytest.mark.parametrize("key", ["modality_embeddings.normal", "other.weight", "patch_embedding.weight"])
+    @pytest.mark.parametrize("key", ["modality_embeddings.normal", "other.weight", "patch_embedding.weight",
+                                     "spiece_model"])
     def test_extra_tensors(self, unity, key):
         change(unity, lambda tensors: tensors.update({key: torch.zeros(128)}))
         assert f"holds 1 tensors that the unity family does not have ({key}): this is another model's file" in refusal(
@@ -356,6 +359,18 @@ class TestModelSet:
         (models / "unity_layers.safetensors").unlink()
         with pytest.raises(FileNotFoundError, match="holds no adapters of the unity family: say where .*--adapters"):
             find_models(str(models), UNITY)
+
+
+@pytest.mark.parametrize(("family", "config", "vocabulary", "own", "whole"), [
+    (UNITY, WanConfig(3072, 14336, 30, 24, 48, 48), 0, 10_644_672, 5_010_432_384),
+    (VIGU, WanConfig(1536, 8960, 30, 12), 256_000, 3_048_678_464 - 1_418_996_800, 3_048_678_464),
+], ids=["unity", "vigu"])
+def test_the_published_sizes_are_those_of_the_published_files(family, config, vocabulary, own, whole):
+    """Counted from the authors' code and their files' bytes: specs/unityvideo.md A1, specs/univigu.md section 2."""
+    parts, backbone = (
+        sum(value.numel() for value in module.parameters())
+        for module in (empty_experts(family, config, vocabulary, device="meta"), empty_wan(config, device="meta")))
+    assert (parts, parts + backbone) == (own, whole)
 
 
 def test_every_family_has_a_layer_file():

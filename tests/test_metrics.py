@@ -265,18 +265,22 @@ def test_length_of_a_normal_does_not_count_but_its_absence_does():
 # ---- depth, flow, segmentation ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("align", ["scale", "median", "affine"])
+@pytest.mark.parametrize("align", ["scale", "median", "affine", "inverse"])
 def test_depth_up_to_its_alignment_has_no_error(align):
     truth = picture(1, 5, channels=1)
     predicted = 3 * truth + (7 if align == "affine" else 0)
-    assert metrics.depth_errors(predicted, truth, align=align) == exact({"abs_rel": 0, "delta1": 100}, abs=1e-9)
+    if align == "inverse":
+        predicted = 1 / (3 / truth + 7)
+    found = metrics.depth_errors(predicted, truth, align=align)
+    assert found == exact({"abs_rel": 0, "rmse": 0, "delta1": 100}, abs=1e-9)
 
 
 @pytest.mark.parametrize("factor, share", [(1.2, 100), (1.3, 0), (0.85, 100), (0.75, 0)])
 def test_metric_depth_off_by_a_factor(factor, share):
     truth = picture(1, 5, channels=1)
     found = metrics.depth_errors(factor * truth, truth, align="none")
-    assert found == exact({"abs_rel": abs(factor - 1), "delta1": share})
+    rmse = abs(factor - 1) * truth.square().mean().sqrt().item()
+    assert found == exact({"abs_rel": abs(factor - 1), "rmse": rmse, "delta1": share})
 
 
 def test_depth_without_truth_is_left_out_and_a_negative_one_is_wrong():
@@ -284,7 +288,8 @@ def test_depth_without_truth_is_left_out_and_a_negative_one_is_wrong():
     predicted = truth.clone()
     truth[:, : H // 2], predicted[:, : H // 2] = 0, 9
     predicted[:, H // 2 :, : W // 2] *= -1
-    assert metrics.depth_errors(predicted, truth, align="none") == exact({"abs_rel": 1.0, "delta1": 50})
+    found = metrics.depth_errors(predicted, truth, align="none")
+    assert found == exact({"abs_rel": 1.0, "rmse": math.sqrt(8), "delta1": 50})
 
 
 def test_flow_error_by_hand():

@@ -13,7 +13,7 @@ from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task, tasks
 from comfyui_strata.joint.sampling import Engine
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.tests.toys import forward, toy_bank, toy_context, toy_latents, toy_model
-from comfyui_strata.training.objective import Draw, draw, noised, training_levels, training_loss
+from comfyui_strata.training.objective import Draw, Lesson, draw, noised, training_levels, training_loss
 
 FLOW = INTRINSIC.flow
 EXACT = replace(FLOW, round_time=None)
@@ -75,9 +75,10 @@ def test_weights_decide_how_often_a_task_is_drawn():
 def test_a_prompt_is_told_in_the_tasks_that_were_published_with_one(family):
     generator = torch.Generator().manual_seed(0)
     for task in tasks(family):
-        assert draw(family, generator, {str(task): 1.0}).text == (str(task) in family.text_tasks)
+        told = draw(family, generator, {str(task): 1.0}).reads == "prompt"
+        assert told == (str(task) in family.text_tasks)
     drawn = [draw(family, generator) for _ in range(2000)]
-    assert {str(d.task) for d in drawn if d.text} == family.text_tasks
+    assert {str(d.task) for d in drawn if d.reads == "prompt"} == family.text_tasks
 
 
 @pytest.mark.parametrize("lacking", [(), ("rgb",), ("albedo", "normal"), ("rgb", "irradiance", "normal")])
@@ -90,21 +91,21 @@ def test_layers_that_a_clip_lacks_are_neither_given_nor_generated(lacking):
     # A task, and whether it is told the prompt, is that of a whole clip less what is lacking.
     left = [(tuple(layer for layer in task.targets if layer in present), task.uses_text) for task in tasks(INTRINSIC)]
     shares = Counter((targets, text) for targets, text in left if targets)
-    counts = Counter((d.task.targets, d.text) for d in drawn)
+    counts = Counter((d.task.targets, d.reads == "prompt") for d in drawn)
     assert set(counts) == set(shares)
     for kind, count in counts.items():
         assert count / 3000 == pytest.approx(shares[kind] / sum(shares.values()), abs=0.046)  # 5 standard deviations
 
 
 def test_weights_of_tasks_that_could_not_remain_are_refused():
-    with pytest.raises(ValueError, match="None of the tasks R2AIN generates one of rgb"):
+    with pytest.raises(ValueError, match="None of the tasks R2AIN can be learned from rgb"):
         draw(INTRINSIC, torch.Generator(), {"R2AIN": 1.0}, {"rgb"})
 
 
 def test_every_stream_gets_its_own_noise_at_its_roles_level():
     clean, noise = toy_latents(2, seed=1), toy_latents(2, seed=2)
     levels = training_levels(FLOW)
-    x = noised(clean, noise, Draw(parse_task(INTRINSIC, "RI2AN"), 300, False), levels)
+    x = noised(clean, noise, Draw(parse_task(INTRINSIC, "RI2AN"), 300), levels)
     for row, level in ((0, 999), (1, 300), (2, 999), (3, 300)):
         s = float(levels.sigmas[level])
         torch.testing.assert_close(x[:, row], (1 - s) * clean[:, row] + s * noise[:, row])
@@ -117,8 +118,8 @@ def engine():
 
 def test_the_loss_is_the_weighted_error_of_the_targets_alone(engine):
     clean, noise, texts = toy_latents(2, seed=1), toy_latents(2, seed=2), toy_context(2)
-    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400, False), training_levels(FLOW)
-    ours = training_loss(engine, drawn, clean, noise, texts, levels)
+    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400), training_levels(FLOW)
+    ours = training_loss(engine, drawn, Lesson(clean, noise, texts), levels)
     times = torch.tensor([[[float(levels.times[999])]] + 3 * [[float(levels.times[400])]]]).expand(2, -1, -1)
     predicted = forward(engine.model, engine.bank, noised(clean, noise, drawn, levels), drawn.task.roles, times=times,
                         context=texts, index=[[0] * 4, [1] * 4])
@@ -128,11 +129,11 @@ def test_the_loss_is_the_weighted_error_of_the_targets_alone(engine):
 
 @pytest.mark.parametrize("task", ["t2RAIN", "R2AIN", "AN2RI", "AIN2R"])
 def test_gradients_are_those_of_finite_differences(engine, task):
-    drawn, levels = Draw(parse_task(INTRINSIC, task), 500, False), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, task), 500), training_levels(FLOW)
     inputs = (toy_latents(seed=1), toy_latents(seed=2), toy_context())
 
     def loss() -> torch.Tensor:
-        return training_loss(engine, drawn, *inputs, levels)
+        return training_loss(engine, drawn, Lesson(*inputs), levels)
 
     engine.bank.requires_grad_(True)
     loss().backward()
@@ -160,13 +161,13 @@ def test_gradients_are_those_of_finite_differences(engine, task):
 
 def test_twenty_steps_learn_a_fixed_batch(engine):
     clean, noise, texts = toy_latents(seed=1), toy_latents(seed=2), toy_context()
-    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400, False), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400), training_levels(FLOW)
     engine.bank.requires_grad_(True)
     optimiser = torch.optim.AdamW(engine.bank.parameters(), lr=1e-2)
     losses = []
     for _ in range(20):
         optimiser.zero_grad()
-        loss = training_loss(engine, drawn, clean, noise, texts, levels)
+        loss = training_loss(engine, drawn, Lesson(clean, noise, texts), levels)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))

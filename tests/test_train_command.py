@@ -119,10 +119,10 @@ def test_a_folder_with_good_and_bad_clips_becomes_adapters(config, strata, tmp_p
     assert "rgb.mp4" in skipped[0] and "has no layer" in skipped[1] and "3 frames" in skipped[2]
     assert err.count("3 of 7 clips cannot be used and are left out.") == 1
     # Eight steps are two epochs: each of the four good clips is seen twice, with streams absent where it lacks layers.
-    layers = [tuple(bool(stream.any()) for stream in clean[0]) for _, clean, _, _ in seen]
+    layers = [tuple(bool(stream.any()) for stream in clean[0]) for _, (clean, *_) in seen]
     wanted = [(1, 1, 1, 1), (1, 0, 0, 1), (0, 1, 0, 0), (1, 0, 0, 1)]
     assert sorted(layers) == sorted(2 * [tuple(map(bool, present)) for present in wanted])
-    for (drawn, _, _, _), there in zip(seen, layers):
+    for (drawn, _), there in zip(seen, layers):
         assert [role is not Role.ABSENT for role in drawn.task.roles] == list(there)
     made = dict(line.split("\t") for line in out)
     assert list(made) == ["adapters", "log", "config"] and all(Path(path).is_file() for path in made.values())
@@ -144,7 +144,7 @@ def test_a_clip_without_a_layer_that_a_task_makes_is_left_out(config, strata, tm
                           out=tmp_path / "made")
     assert code == 0
     assert [line for line in err if "[tasks]" in line] == [
-        "Skipped: Clip 'lone' has only albedo, which no task of [tasks] generates."]
+        "Skipped: Clip 'lone' has only albedo, from which no task of [tasks] can be learned."]
 
 
 def test_interrupted_and_resumed_it_ends_the_same(config, strata, tmp_path, monkeypatch):
@@ -171,9 +171,9 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=TINY.text_dim)
     calls, real = [], encode_prompts
 
-    def count(path, prompts, *rest):
+    def count(path, prompts, *rest, **options):
         calls.append(prompts)
-        return real(path, prompts, *rest)
+        return real(path, prompts, *rest, **options)
 
     monkeypatch.setattr(texts, "encode_prompts", count)
     config = replace(config, model=replace(config.model, start="", text_encoder=str(encoder)),
@@ -188,10 +188,11 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     assert torch.equal(stored_prompts(tmp_path / "out put" / "intrinsic.safetensors")[""], wanted[1:])
     told = set()
     for number in range(4 * 12):
-        drawn, clean, _, context = run._example(number)
-        text = drawn.text and bool(clean[0].flatten(1).any(1).all())  # of the clips, the whole one has the prompt
-        assert torch.equal(context, wanted[:1] if text else wanted[1:])
-        told.add((drawn.text, text))
+        drawn, lesson = run._example(number)
+        reads = drawn.reads == "prompt"
+        text = reads and bool(lesson.clean[0].flatten(1).any(1).all())  # of the clips, the whole one has the prompt
+        assert torch.equal(lesson.context, wanted[:1] if text else wanted[1:])
+        told.add((reads, text))
     assert told >= {(True, True), (False, False)}
     # What a damaged disk left of an embedding is made again.
     for path in (tmp_path / "out put" / "cache").glob("text-*"):
@@ -240,7 +241,7 @@ def test_no_clip_that_can_be_used(config, strata, tmp_path, parts):
     ("model", "backbone", "nowhere.safetensors", "There is no file"),
     ("model", "backbone", "vae.safetensors", "'vae.safetensors' is no Wan backbone: it is Wan 2.1 VAE."),
     ("model", "start", "nowhere.safetensors", "There is no file"),
-    ("model", "start", "vae.safetensors", "'vae.safetensors' holds no layer adapters: it is Wan 2.1 VAE."),
+    ("model", "start", "vae.safetensors", "'vae.safetensors' holds no layers: it is Wan 2.1 VAE."),
     ("model", "start", "alpha.safetensors", "'alpha.safetensors' belongs to the alpha family"),
     ("model", "start", "narrow.safetensors", "is of shape (2, 128), and (4, 128) is needed; give the same backbone, "),
     ("model", "start", "no_text.safetensors", "a text_encoder (umt5_xxl) is needed"),
@@ -266,7 +267,7 @@ def test_what_is_missing_or_of_another_kind(config, strata, parts, tmp_path, tab
 def test_clips_of_which_no_task_makes_a_layer(config, strata, tmp_path, parts):
     shutil.copytree(parts / "clips" / "lone", tmp_path / "clips" / "lone")
     config = replace(config, data=replace(config.data, clips=str(tmp_path / "clips")), tasks={"AIN2R": 1.0})
-    assert "[tasks] generate rgb, but no clip has one of them: add tasks or clips." in refused(strata(config))
+    assert "No clip has the layers of one of the tasks: see the lines above" in refused(strata(config))
 
 
 @pytest.mark.parametrize("held, asked", [(Variant(gating="always"), Variant()), (Variant(), Variant(ffn="per_stream")),

@@ -95,9 +95,9 @@ def test_each_process_sees_its_own_clips_and_the_gradient_is_the_mean(ran):
         for rank in range(2):
             run.lessons.rank = rank
             examples[rank] = [run._example(number) for number in range(2)]
-        for (drawn, clean, noise, _), (other_drawn, other_clean, other_noise, _) in zip(*examples.values()):
+        for (drawn, lesson), (other_drawn, other) in zip(*examples.values()):
             assert drawn == other_drawn
-            assert not torch.equal(clean, other_clean) and not torch.equal(noise, other_noise)
+            assert not torch.equal(lesson.clean, other.clean) and not torch.equal(lesson.noise, other.noise)
         loss = sum(run.trainee(*example) for shown in examples.values() for example in shown) / 4
         loss.backward()
         for group in run.optimiser.param_groups:

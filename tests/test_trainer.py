@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from comfyui_strata import training
 from comfyui_strata.cli import main
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, vary
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role, Task
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import Variant
@@ -44,7 +44,7 @@ from comfyui_strata.training.config import (
     read_config,
 )
 from comfyui_strata.training.lora import TrainableAdapters
-from comfyui_strata.training.objective import Draw, training_levels
+from comfyui_strata.training.objective import Draw, Lesson, training_levels
 from comfyui_strata.training.trainee import Trainee
 from comfyui_strata.training.trainer import Trainer, train
 
@@ -167,7 +167,7 @@ def test_every_variant_trains_and_its_file_says_so(config, tmp_path, variant):
     assert next((tmp_path / "pictures").glob("*.png")).stat().st_size > 1000
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
+@pytest.mark.parametrize("family", [INTRINSIC, ALPHA], ids=lambda f: f.name)
 def test_a_result_runs_on_the_command_line(config, tmp_path, parts, family, capsys):
     start = write_tiny_adapters(tmp_path / "start.safetensors", family)
     write_empty_prompt(start)
@@ -220,20 +220,20 @@ def test_a_run_folder_is_a_model_for_the_command_line(config, tmp_path, monkeypa
 @pytest.mark.parametrize("variant", [
     Variant(), Variant(gating="always"), Variant(adapters="shared"), Variant(ffn="per_stream"),
     Variant(condition_attention="conditions"), Variant("always", "shared", "channel_concat")], ids=str)
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.name)
+@pytest.mark.parametrize("family", [INTRINSIC, ALPHA], ids=lambda f: f.name)
 def test_every_step_reaches_all_that_is_learned(family, variant):
     """Or several processes would wait for gradients that never come."""
     family = vary(family, variant)
     channels_in, channels_out = backbone_channels(family, 4)
     sizes = replace(CONFIG, in_dim=channels_in, out_dim=channels_out)
     for every_weight in (True, False):
-        trainee = Trainee(toy_model(config=sizes).float(), TrainableAdapters(family, sizes, 2, 1),
+        trainee = Trainee(family, toy_model(config=sizes).float(), TrainableAdapters(family, sizes, 2, 1),
                           training_levels(family.flow), all_weights=every_weight, host=Host())
         for roles in product(Role, repeat=len(family.streams)):
             if Role.TARGET in roles:
                 trainee.zero_grad()
                 clean, noise = (toy_latents(seed=seed).float() for seed in (1, 2))
-                trainee(Draw(Task(family, roles), 300, False), clean, noise, toy_context().float()).backward()
+                trainee(Draw(Task(family, roles), 300), Lesson(clean, noise, toy_context().float())).backward()
                 unreached = [name for name, value in trainee.learned().items() if value.grad is None]
                 assert not unreached, (roles, unreached[:3])
 

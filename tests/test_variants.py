@@ -39,7 +39,7 @@ from comfyui_strata.tests.toys import (
     toy_latents,
     toy_model,
 )
-from comfyui_strata.training.objective import Draw, training_levels, training_loss
+from comfyui_strata.training.objective import Draw, Lesson, training_levels, training_loss
 
 CHANNELS = Variant(gating="always", adapters="shared", joint="channel_concat")
 ON_STOCK_WAN = (Variant(gating="always"), Variant(adapters="shared"), Variant(ffn="per_stream"),
@@ -253,12 +253,12 @@ def test_every_variant_learns_a_fixed_batch(variant):
     family = vary(INTRINSIC, variant)
     model, bank = network(family)
     engine = Engine(model, bank.requires_grad_(True), AdapterSettings.published(family), Host())
-    drawn, levels = Draw(parse_task(family, "R2AIN"), 400, False), training_levels(family.flow)
+    drawn, levels = Draw(parse_task(family, "R2AIN"), 400), training_levels(family.flow)
     optimiser = torch.optim.AdamW(bank.parameters(), lr=1e-2)
     losses = []
     for _ in range(20):
         optimiser.zero_grad()
-        loss = training_loss(engine, drawn, toy_latents(seed=1), toy_latents(seed=2), toy_context(), levels)
+        loss = training_loss(engine, drawn, Lesson(toy_latents(seed=1), toy_latents(seed=2), toy_context()), levels)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
@@ -291,8 +291,8 @@ def gradients(family, host) -> dict[AdapterKey, torch.Tensor | None]:
     tensors = published_tensors(family)
     bank = stack_adapters(tensors.__getitem__, family, CONFIG.num_layers)
     engine = Engine(network(family)[0], bank, AdapterSettings.published(family), host)
-    drawn, levels = Draw(parse_task(family, "RI2AN"), 400, False), training_levels(family.flow)
-    training_loss(engine, drawn, toy_latents(seed=1), toy_latents(seed=2), toy_context(), levels).backward()
+    drawn, levels = Draw(parse_task(family, "RI2AN"), 400), training_levels(family.flow)
+    training_loss(engine, drawn, Lesson(toy_latents(seed=1), toy_latents(seed=2), toy_context()), levels).backward()
     return {key: tensor.grad for key, tensor in tensors.items()}
 
 

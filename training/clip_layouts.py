@@ -4,7 +4,8 @@
     by layer   WHERE/LAYER/NAME.mp4, WHERE/prompt/NAME.txt
     table      WHERE.csv, a column for each layer, and `name` and `prompt` if wanted; paths relative to the table
 
-In place of the .mp4 may stand any file that `read_clip` knows, or a folder that holds a sequence. No pixel is read.
+Where a family has a text stream, its text lies as the prompt does, under the stream's name: caption.txt. In place of
+the .mp4 may stand any file that `read_clip` knows, or a folder that holds a sequence. No pixel is read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import csv
 import difflib
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..imaging.clips import EXR, STILLS, VIDEOS
@@ -29,12 +31,13 @@ class Listing:
     """One clip as it lies on disk.
 
     files: what was found for each layer; more than one path for a layer is a fault that reading the clip reports.
-    prompt: the text, or the file that holds it.
+    prompt: the text, or the file that holds it. texts: the same of the family's text streams, by name.
     """
 
     name: str
     files: dict[str, tuple[Path, ...]]
     prompt: str | Path = ""
+    texts: Mapping[str, str | Path] = field(default_factory=dict)
 
 
 def find_clips(where: Path, family: Family) -> tuple[list[Listing], list[str]]:
@@ -55,38 +58,38 @@ def find_clips(where: Path, family: Family) -> tuple[list[Listing], list[str]]:
 
 def _in_folder(where: Path, family: Family) -> tuple[list[Listing], list[str]]:
     entries = _visible(where)
-    layers = [entry for entry in entries if entry.is_dir() and entry.name in family.layers]
-    others = [entry for entry in entries if entry.is_dir() and entry.name not in family.layers]
+    layers = [entry for entry in entries if entry.is_dir() and entry.name in family.pictures]
+    others = [entry for entry in entries if entry.is_dir() and entry.name not in family.pictures]
     ignored = [entry for entry in entries if not entry.is_dir()]
     if not layers:
         clips = [_clip_folder(folder, family, ignored) for folder in others]
     else:
         for folder in others:
-            if any(_title(entry) in family.layers for entry in _visible(folder)):
+            if any(_title(entry) in family.pictures for entry in _visible(folder)):
                 raise ValueError(f"'{where}' holds both a folder of a layer ({layers[0].name}) and one of a clip "
                                  f"({folder.name}), but all clips must lie the same way; move one kind elsewhere.")
-        ignored += [folder for folder in others if folder.name != _PROMPT]
-        clips = _layer_folders(where, layers, ignored)
+        ignored += [folder for folder in others if folder.name not in (_PROMPT, *family.texts)]
+        clips = _layer_folders(where, layers, family, ignored)
     warnings = _about_ignored(where, family, ignored)
     if not clips:
-        raise ValueError(f"'{where}' holds no clip, but a folder for each is needed, with {family.layers[0]}.mp4 or "
-                         f"other layers ({', '.join(family.layers)}) in it.")
+        raise ValueError(f"'{where}' holds no clip, but a folder for each is needed, with {family.pictures[0]}.mp4 or "
+                         f"other layers ({', '.join(family.pictures)}) in it.")
     return clips, warnings
 
 
 def _clip_folder(folder: Path, family: Family, ignored: list[Path]) -> Listing:
-    files, prompt = defaultdict(tuple), ""
+    files, texts = defaultdict(tuple), {}
     for entry in _visible(folder):
-        if _title(entry) in family.layers:
+        if _title(entry) in family.pictures:
             files[_title(entry)] += (entry,)
-        elif entry.name == f"{_PROMPT}.txt":
-            prompt = entry
+        elif entry.suffix == ".txt" and entry.stem in (_PROMPT, *family.texts):
+            texts[entry.stem] = entry
         else:
             ignored.append(entry)
-    return Listing(printable(folder.name), dict(files), prompt)
+    return Listing(printable(folder.name), dict(files), texts.pop(_PROMPT, ""), texts)
 
 
-def _layer_folders(where: Path, layers: list[Path], ignored: list[Path]) -> list[Listing]:
+def _layer_folders(where: Path, layers: list[Path], family: Family, ignored: list[Path]) -> list[Listing]:
     files = defaultdict(lambda: defaultdict(tuple))  # clip -> layer -> paths
     for folder in layers:
         for entry in _visible(folder):
@@ -94,14 +97,15 @@ def _layer_folders(where: Path, layers: list[Path], ignored: list[Path]) -> list
                 ignored.append(entry)
             else:
                 files[_title(entry)][folder.name] += (entry,)
-    prompts = where / _PROMPT
-    texts = {}
-    for entry in _visible(prompts) if prompts.is_dir() else ():
-        if entry.suffix == ".txt" and entry.stem in files:
-            texts[entry.stem] = entry
-        else:
-            ignored.append(entry)
-    return [Listing(printable(name), dict(files[name]), texts.get(name, "")) for name in sorted(files)]
+    texts = defaultdict(dict)  # clip -> kind -> path
+    for kind in (_PROMPT, *family.texts):
+        for entry in _visible(where / kind) if (where / kind).is_dir() else ():
+            if entry.suffix == ".txt" and entry.stem in files:
+                texts[entry.stem][kind] = entry
+            else:
+                ignored.append(entry)
+    return [Listing(printable(name), dict(files[name]), texts[name].pop(_PROMPT, ""), texts[name])
+            for name in sorted(files)]
 
 
 def _in_table(table: Path, family: Family) -> list[Listing]:
@@ -123,20 +127,22 @@ def _in_table(table: Path, family: Family) -> list[Listing]:
             raise ValueError(f"Line {line} of '{table}' has {len(row)} cells for {len(columns)} columns; put a text "
                              'that contains commas in "quotes".')
         cells = dict(zip(columns, row))
-        files = {layer: (table.parent / cells[layer],) for layer in family.layers if cells.get(layer)}
-        clips.append(Listing(cells.get(_NAME) or f"line {line}", files, cells.get(_PROMPT, "")))
+        files = {layer: (table.parent / cells[layer],) for layer in family.pictures if cells.get(layer)}
+        texts = {name: cells[name] for name in family.texts if cells.get(name)}
+        clips.append(Listing(cells.get(_NAME) or f"line {line}", files, cells.get(_PROMPT, ""), texts))
     return clips
 
 
 def _check_columns(table: Path, columns: list[str], family: Family) -> None:
-    allowed = f"{', '.join(family.layers)}, {_PROMPT} and {_NAME}, with commas between them"
-    unknown = [column for column in columns if column not in (*family.layers, _PROMPT, _NAME)]
+    texts = (*family.texts, _PROMPT)
+    allowed = f"{', '.join((*family.pictures, *texts))} and {_NAME}, with commas between them"
+    unknown = [column for column in columns if column not in (*family.pictures, *texts, _NAME)]
     if unknown:
         raise ValueError(f"'{table}' has columns that the {family.name} family does not know "
                          f"({', '.join(map(repr, unknown))}); the columns there may be are {allowed}.")
     if len(set(columns)) < len(columns):
         raise ValueError(f"'{table}' has two columns of one name ({', '.join(columns)}); rename or remove one.")
-    if not set(columns) & set(family.layers):
+    if not set(columns) & set(family.pictures):
         raise ValueError(f"'{table}' has no column of a layer; the columns there may be are {allowed}.")
 
 
@@ -163,7 +169,7 @@ def _about_ignored(where: Path, family: Family, ignored: list[Path]) -> list[str
         groups[path.name].append(path)
     for name, paths in groups.items():
         stem = Path(name).stem
-        near = difflib.get_close_matches(stem, (*family.layers, _PROMPT), 1, cutoff=0.7)
+        near = difflib.get_close_matches(stem, (*family.pictures, _PROMPT), 1, cutoff=0.7)
         if not near:
             rest.append(name)
             continue
@@ -171,7 +177,7 @@ def _about_ignored(where: Path, family: Family, ignored: list[Path]) -> list[str
         hint = f"; did you mean '{near[0]}'?" if near[0] != stem else "."
         kinds = ", ".join(suffix[1:] for suffix in _SUFFIXES)
         warnings.append(f"'{paths[0].relative_to(where).as_posix()}'{more} ignored: neither a layer of the "
-                        f"{family.name} family ({', '.join(family.layers)}) as a folder or {kinds}, nor a prompt"
+                        f"{family.name} family ({', '.join(family.pictures)}) as a folder or {kinds}, nor a prompt"
                         f"{hint}")
     if rest:
         warnings.append(f"Ignored in '{where}', being no layers: {name_some(rest, 8)}.")

@@ -52,7 +52,7 @@ class SyntheticShots:
 
     def __init__(self, family: Family, count: int, frames: int, height: int, width: int,
                  first_seed: int = FIRST_TRAINING_SEED):
-        check_size(frames, height, width)
+        check_size(frames, height, width, 2 * family.latents.cell)
         if count < 1:
             raise ValueError(f"{count} synthetic shots were asked for, at least 1 is needed.")
         self.family = family
@@ -84,7 +84,7 @@ class OwnClips:
 
     def __init__(self, family: Family, where: str | Path, frames: int, height: int, width: int,
                  say: Callable[[str], None] = say):
-        check_size(frames, height, width)
+        check_size(frames, height, width, 2 * family.latents.cell)
         where = Path(where)
         self.family = family
         self.size = frames, height, width
@@ -102,8 +102,9 @@ class OwnClips:
     def key(self, i: int) -> str:
         clip = self._clips[i]
         files = {layer: [self._state(path) for path in paths] for layer, paths in clip.files.items()}
-        prompt = self._state(clip.prompt) if isinstance(clip.prompt, Path) else clip.prompt
-        return _digest("own", _READING, self.family.name, *self.size, clip.name, prompt, files)
+        texts = {name: self._state(text) if isinstance(text, Path) else text
+                 for name, text in {"prompt": clip.prompt, **clip.texts}.items()}
+        return _digest("own", _READING, self.family.name, *self.size, clip.name, texts, files)
 
     def read(self, i: int) -> Example:
         """Clip i. Raises ValueError for a clip that cannot be used (no layer, too few frames, layers of several sizes,
@@ -112,7 +113,8 @@ class OwnClips:
         """
         clip = self._clips[i]
         try:
-            return Example(clip.name, self._read_layers(clip), _read_prompt(clip.prompt))
+            texts = {name: _read_text(text) for name, text in clip.texts.items()}
+            return Example(clip.name, self._read_layers(clip), _read_text(clip.prompt), texts)
         except (ValueError, OSError) as error:
             kind = OSError if isinstance(error, OSError) else ValueError
             raise kind(printable(f"Clip '{clip.name}': {error}")) from error
@@ -121,7 +123,7 @@ class OwnClips:
         frames, height, width = self.size
         encodings = {stream.name: stream.encoding for stream in self.family.streams}
         if not clip.files:
-            raise ValueError(f"it has no layer, but at least one of {', '.join(self.family.layers)} is needed.")
+            raise ValueError(f"it has no layer, but at least one of {', '.join(self.family.pictures)} is needed.")
         layers, originals = {}, {}
         for layer, paths in clip.files.items():
             if len(paths) > 1:
@@ -148,13 +150,14 @@ class OwnClips:
         return [[name, *_stamp(file)] for name, file in zip(names, files)]
 
 
-def check_size(frames: int, height: int, width: int) -> None:
-    """Raise ValueError in one sentence for a clip that the video VAE and the transformer's patches cannot take."""
+def check_size(frames: int, height: int, width: int, step: int = 16) -> None:
+    """Raise ValueError in one sentence for a clip that the video VAE and the transformer's patches, of `step` pixels
+    together, cannot take."""
     if frames < 1 or frames % 4 != 1:
         below = max(1, (frames - 1) // 4 * 4 + 1)
         raise ValueError(f"Clips of {frames} frames were asked for, but 4n+1 are needed; take {below} or {below + 4}.")
-    if min(height, width) < 16 or height % 16 or width % 16:
-        raise ValueError(f"Clips of {width}x{height} pixels were asked for, but multiples of 16 are needed; "
+    if min(height, width) < step or height % step or width % step:
+        raise ValueError(f"Clips of {width}x{height} pixels were asked for, but multiples of {step} are needed; "
                          "round them.")
 
 
@@ -175,13 +178,13 @@ def _cover(encoding: str, images: Tensor, height: int, width: int) -> Tensor:
     return decode("normal", part) if encoding == "normal" else part
 
 
-def _read_prompt(prompt: str | Path) -> str:
-    if isinstance(prompt, str):
-        return prompt
+def _read_text(text: str | Path) -> str:
+    if isinstance(text, str):
+        return text
     try:
-        return prompt.read_text(encoding="utf-8-sig").strip()  # -sig: Notepad's own mark at the start
+        return text.read_text(encoding="utf-8-sig").strip()  # -sig: Notepad's own mark at the start
     except UnicodeDecodeError:
-        raise ValueError(f"{prompt} is not UTF-8 text; save it as UTF-8.") from None
+        raise ValueError(f"{text} is not UTF-8 text; save it as UTF-8.") from None
 
 
 def _stamp(file: Path) -> tuple[int, ...]:

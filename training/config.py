@@ -6,10 +6,11 @@ import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import get_type_hints
 
-from ..joint.families import get_family, parse_task, vary
+from ..joint.families import get_family, parse_task, vary, with_text_length
 from ..joint.streams import Family
 from ..joint.variants import Variant
 
@@ -31,8 +32,10 @@ class Model:
 
     backbone: a Wan text-to-video file, or empty where `[new_backbone]` makes one. vae: the file whose latents the
     backbone knows. text_encoder: UMT5; without it every prompt is the empty one, whose embedding is then taken from
-    beside `start`, or, for a new backbone, drawn. start: adapters to go on from, empty to begin anew. rank: of new
-    adapters. train: "adapters", as published, or "all", the backbone with them.
+    beside `start`, or, for a new backbone, drawn. start: adapters or own parts to go on from, empty to begin anew.
+    rank: of new adapters. train: "adapters", what the family adds to the backbone (UniVidX: its adapters, UnityVideo
+    and Uni-ViGU: their streams' own parts), or "all", the backbone with it. UniVidX is published as the first, the
+    others as the second.
     """
 
     vae: str
@@ -60,12 +63,39 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Text:
+    """The text that a family's text stream learns, and the prompt beside it.
+
+    vocabulary: a spiece.model, tokenizer.json or weight file that carries one; empty takes that of [model] start, or,
+    for synthetic shots, one of all words of their captions. length: tokens, 0 for the family's; clips whose text is
+    longer are left out. learn: the clip's "caption", or the "prompt" itself (the first stage of Uni-ViGU). drop: how
+    often the prompt is left out of what the streams read (UnityVideo 0.1; Uni-ViGU 0.9, then 0.1 to 0.5).
+    """
+
+    vocabulary: str = ""
+    length: int = 0
+    learn: str = "caption"
+    drop: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run, `steps` long: `tasks` as the table [tasks], `learn` and `drop` as in [text]."""
+
+    steps: int
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    learn: str = "caption"
+    drop: float = 0.0
+
+
+@dataclass(frozen=True)
 class Optimiser:
     """AdamW with a linear warm-up and a cosine from learning_rate to final_learning_rate. The defaults are published.
 
     steps: of the optimiser; each sees batch x accumulation clips on every process. clip_norm: gradients are scaled down
     to this norm, 0 leaves them. ema: decay of the running mean of the weights, which is what is saved for use; 0 for
-    none, which saves the weights themselves.
+    none, which saves the weights themselves. added_factor: what streams have of their own learns this much faster than
+    the backbone (UnityVideo: 10); adapters do not.
     """
 
     steps: int
@@ -77,6 +107,7 @@ class Optimiser:
     weight_decay: float = 0.01
     clip_norm: float = 0.0
     ema: float = 0.0
+    added_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +130,8 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run. `tasks` weighs the tasks that are drawn, by name; empty draws all of them alike, as published."""
+    """A whole run. `tasks` weighs the tasks that are drawn, by name; empty draws them as published. `stages` split a
+    run; each then says for itself what would else stand in [tasks] and [text]."""
 
     family: str
     model: Model
@@ -108,19 +140,29 @@ class TrainConfig:
     run: Run = field(default_factory=Run)
     variant: Variant = field(default_factory=Variant)
     new_backbone: NewBackbone | None = None
+    text: Text = field(default_factory=Text)
     tasks: Mapping[str, float] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The stages, or the whole run as one."""
+        return self.stages or (Stage(self.optimiser.steps, self.tasks, self.text.learn, self.text.drop),)
+
+    def stage(self, step: int) -> Stage:
+        """What is learned in step 0, 1, ...; the last stage has no end."""
+        ends = accumulate(stage.steps for stage in self.all_stages)
+        return next((stage for stage, end in zip(self.all_stages, ends) if step < end), self.all_stages[-1])
 
     def resolve_family(self) -> Family:
-        """The family in its variant. Raises ValueError."""
-        return vary(get_family(self.family), self.variant)
+        """The family in its variant, with texts of the length that is trained. Raises ValueError."""
+        family = vary(get_family(self.family), self.variant)
+        return with_text_length(family, self.text.length) if self.text.length else family
 
     def check(self) -> None:
         """Raise ValueError, in one sentence, for the first value that cannot be."""
         family = self.resolve_family()
-        for name, weight in self.tasks.items():
-            parse_task(family, name)
-            if weight <= 0:
-                raise ValueError(f"[tasks] {name} is {weight:g}, but weights are above 0; leave out what is unwanted.")
+        self._check_stages(family)
         _one_of("[model] train", self.model.train, ("adapters", "all"))
         _one_of("[run] mixed_precision", self.run.mixed_precision, ("no", "bf16"))
         if bool(self.model.backbone) == (self.new_backbone is not None):
@@ -138,6 +180,7 @@ class TrainConfig:
         for table, names, least in (
             (self.optimiser, ("steps", "batch", "accumulation"), 1),
             (self.optimiser, ("learning_rate", "final_learning_rate", "warmup", "weight_decay", "clip_norm", "ema"), 0),
+            (self.optimiser, ("added_factor",), 0), (self.text, ("length",), 0),
             (self.model, ("rank",), 1), (self.data, ("synthetic", ), 0),
             (self.run, ("log_every", "save_every", "keep", "picture_steps"), 1),
             (self.run, ("seed", "pictures_every"), 0),
@@ -149,6 +192,28 @@ class TrainConfig:
                     raise ValueError(f"{name} is {value:g}, but at least {least} is needed.")
         if self.optimiser.ema >= 1:
             raise ValueError(f"ema is {self.optimiser.ema:g}, but a decay below 1 is needed, such as 0.999.")
+
+    def _check_stages(self, family: Family) -> None:
+        if self.stages and (self.tasks or (self.text.learn, self.text.drop) != (Text().learn, Text().drop)):
+            raise ValueError("[[stages]] say for themselves what is learned: move [tasks] and [text] learn and drop "
+                             "into them.")
+        if self.stages and sum(stage.steps for stage in self.stages) != self.optimiser.steps:
+            raise ValueError(f"The [[stages]] have {sum(stage.steps for stage in self.stages)} steps and [optimiser] "
+                             f"{self.optimiser.steps}: they must add up.")
+        for stage in self.all_stages:
+            for name, weight in stage.tasks.items():
+                parse_task(family, name)
+                if weight <= 0:
+                    raise ValueError(f"[tasks] {name} is {weight:g}, but weights are above 0; leave out what is "
+                                     "unwanted.")
+            _one_of("[text] learn", stage.learn, ("caption", "prompt"))
+            if not 0 <= stage.drop <= 1:
+                raise ValueError(f"[text] drop is {stage.drop:g}, but 0 to 1 is needed.")
+            if self.stages and stage.steps < 1:
+                raise ValueError(f"A stage of {stage.steps} steps was asked for, but at least 1 is needed.")
+        if not family.texts and self.text != Text(drop=self.text.drop):
+            raise ValueError(f"The {family.name} family makes no text: leave vocabulary, length and learn out of "
+                             "[text].")
 
 
 def read_config(path: str | Path) -> TrainConfig:
@@ -176,7 +241,7 @@ def config_text(config: TrainConfig) -> str:
     """The whole config as TOML, defaults included, so that it says everything that decides the result."""
     import tomli_w
 
-    return tomli_w.dumps({name: value for name, value in asdict(config).items() if value not in (None, {})})
+    return tomli_w.dumps({name: value for name, value in asdict(config).items() if value not in (None, {}, ())})
 
 
 def _toml_reader():
@@ -211,9 +276,13 @@ def _build(kind: type, values: object, where: str):
 
 
 def _value(hint, value, where: str):
-    for table in (Model, Data, Optimiser, Run, Variant, NewBackbone):
+    for table in (Model, Data, Optimiser, Run, Variant, NewBackbone, Text):
         if hint in (table, table | None):
             return _build(table, value, where)
+    if hint == tuple[Stage, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}, but tables [[{where}]] are needed.")
+        return tuple(_build(Stage, stage, where) for stage in value)
     if hint == Mapping[str, float]:
         if not isinstance(value, dict):
             raise ValueError(f"{where} is {value!r}, but a table of task = weight is needed.")
@@ -235,7 +304,8 @@ def _anchored(config: TrainConfig, folder: Path) -> TrainConfig:
     def full(path: str) -> str:
         return str((folder / Path(path).expanduser()).resolve()) if path else ""
 
-    m, d = config.model, config.data
+    m, d, t = config.model, config.data, config.text
     return replace(config, model=replace(m, vae=full(m.vae), backbone=full(m.backbone), start=full(m.start),
                                          text_encoder=full(m.text_encoder)),
-                   data=replace(d, clips=full(d.clips), cache=full(d.cache)))
+                   data=replace(d, clips=full(d.clips), cache=full(d.cache)),
+                   text=replace(t, vocabulary=full(t.vocabulary)))

@@ -1,31 +1,40 @@
 """How well a model makes the layers of shots it has never seen: synthetic shots of held-out seeds, exact truth.
 
 Every number stands beside those of stand-ins for the model, made from the truth, since alone it says little:
-  constant  the truth's own mean over the shot, finished as the layer's encoding is (for normals the mean direction)
+  constant  one value for the whole shot: the truth's own mean, finished as the layer's encoding is (for normals the
+            mean direction), or where a layer's code has one, that of nothing and nobody: `scores.BLANK`
   copy      the first given layer of the task, taken for the target; where nothing is given there is none
   vae       the truth through the VAE and back: what a perfect model would get
   truth     the truth itself, for relations alone: clipped to 0..1 as the network takes it, it does not fit perfectly
+  shuffled  for captions, the true one of another shot; constant is then the most usual of all (`caption_scores`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ..imaging.fit import Fit
 from ..imaging.layers import decode, encode
-from ..joint.sampling import Engine, initial_noise, sample
+from ..joint.sampling import Engine, initial_noise, sample, sample_text, sample_with_text
 from ..joint.sampling import Texts as Branches
 from ..joint.streams import Family, Task
+from ..joint.text_flow import JumpFirst, caption_rates, joint_rates, random_tokens, text_grid
 from ..model_loaders.vae import WanVae
+from ..model_loaders.vocabulary import Vocabulary
+from .caption_scores import caption_numbers, constant_caption
 from .metrics.checks import skimage
-from .scores import Layers, Numbers, measure_layer, measure_relations
-from .shots import FIRST_TRAINING_SEED, synthetic_example
+from .rendering.captions import caption
+from .rendering.staging import stage
+from .scores import BLANK, Layers, Numbers, measure_layer, measure_relations
+from .shots import FIRST_TRAINING_SEED, Example, synthetic_example
 
 _SMALLEST = 16  # pixels: SSIM's window is 11
+_USUAL = 500  # shots, of which only the facts are needed: enough for what is most usual
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Texts:
-    """What the model reads, [1, W, E] each: the empty prompt, and for tasks trained with text the shots' captions by
-    seed, and what to steer away from with what strength. A shot without a caption gets the empty prompt."""
+    """What the model reads, [1, W, E] each: what stands for no prompt; for tasks trained with text the shots' prompts,
+    by seed, and what to steer away from with what strength; by stream the fixed prompts of those that have one. A shot
+    without a prompt gets none."""
 
     empty: Tensor
     captions: dict[int, Tensor] = field(default_factory=dict)
     negative: Tensor | None = None
     guidance: float = 1.0
+    own: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, task: Task, seed: int) -> tuple[Tensor, Tensor | None, float]:
         """Positive, negative and guidance of a task on a shot."""
@@ -83,14 +94,16 @@ class Texts:
 
 @dataclass(frozen=True)
 class Result:
-    """One task on one shot. `layers` and `truth` are whole sets [F, H, W, 3] in 0..1, in `layers` what was given is as
-    given. `numbers` are those of the "model" and of its stand-ins."""
+    """One task on one shot. `layers` and `truth` are all the layers that the shot has, [F, H, W, 3] in 0..1; in
+    `layers` the task's targets are the model's. `texts` are those that the model made, with the true ones. `numbers`
+    are those of the "model" and of its stand-ins."""
 
     seed: int
     task: Task
     layers: Layers
     truth: Layers
     numbers: dict[str, Numbers]
+    texts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def check_packages() -> None:
@@ -98,61 +111,137 @@ def check_packages() -> None:
     skimage("metrics")
 
 
-def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts,
+def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, words: Vocabulary | None = None,
              on_step: Callable[[], None] = lambda: None) -> Iterator[Result]:
     """Measure every task of the plan on every shot, shot by shot; `on_step` is called after each sampling step.
 
-    Latents take the texts' device and dtype. Raises ValueError where a layer that the model made has NaN in it.
+    A task of which the shot lacks a layer is left out there: nobody has no skeleton. `words` are those of the family's
+    text. Latents take the texts' device and dtype. Raises ValueError where a layer that the model made has NaN in it,
+    and for a true caption that the model's text cannot hold.
     """
-    family, fit = plan.family, Fit(plan.frames, plan.height, plan.width)
-    targets = [layer for layer in family.layers if any(layer in task.targets for task in plan.tasks)]
+    family, fit = plan.family, Fit(plan.frames, plan.height, plan.width, plan.family.latents.cell)
+    guess = usual_caption() if family.texts else ""
     for seed in plan.seeds:
-        truth = synthetic_example(family, seed, plan.frames, plan.height, plan.width).layers
-        latents = torch.stack([vae.encode(fit.pad(encode(stream.encoding, truth[stream.name])))
-                               for stream in family.streams])  # [M, C, T, h, w]
-        constant = {layer: _finish(family, layer, truth[layer].mean((0, 1, 2), keepdim=True).expand_as(truth[layer]))
-                    for layer in targets}
+        example = synthetic_example(family, seed, plan.frames, plan.height, plan.width)
+        truth = example.layers
+        there = truth.keys() | example.texts.keys()
+        tasks = [task for task in plan.tasks if {*task.conditions, *task.targets} <= there]
+        targets = [layer for layer in truth if any(layer in task.targets for task in tasks)]
+        latents = {layer: _encode(vae, family, layer, fit.pad(images)) for layer, images in truth.items()
+                   if any(layer in task.conditions + task.targets for task in tasks)}
+        constant = {layer: _constant(family, layer, truth[layer]) for layer in targets}
         through = _decode(vae, family, latents, fit, targets)
-        measured = {"constant": _measure_layers(constant, truth), "vae": _measure_layers(through, truth)}
-        for task in plan.tasks:
-            made = _sample(engine, task, latents, texts.of(task, seed), plan.steps, plan.noise_seed(seed), on_step)
-            sets = {"model": _decode(vae, family, made, fit, task.targets), "constant": constant, "vae": through}
-            if task.conditions:
-                first = truth[task.conditions[0]]
-                sets["copy"] = {layer: _finish(family, layer, first) for layer in task.targets}
+        measured = {"constant": _measure_layers(constant, example), "vae": _measure_layers(through, example)}
+        for task in tasks:
+            drawn = _Sampling(engine, task, texts, words, plan, seed, on_step)
+            made, said = drawn.run(latents, example.texts)
+            pictures = [layer for layer in task.targets if layer in family.pictures]
+            sets = {"model": _decode(vae, family, made, fit, pictures), "constant": constant, "vae": through}
+            if given := [layer for layer in task.conditions if layer in truth]:
+                sets["copy"] = {layer: _finish(family, layer, truth[given[0]]) for layer in pictures}
             numbers = {}
             for name, layers in sets.items():
-                layers = {layer: layers[layer] for layer in task.targets}
-                alone = measured[name] if name in measured else _measure_layers(layers, truth)
+                layers = {layer: layers[layer] for layer in pictures}
+                alone = measured[name] if name in measured else _measure_layers(layers, example)
                 numbers[name] = {key: number for key, number in alone.items() if key[0] in layers}
                 numbers[name] |= measure_relations(task, truth | layers)
             numbers["truth"] = measure_relations(task, truth)
-            yield Result(seed, task, truth | sets["model"], truth, numbers)
+            for text in said:
+                stand_ins = {"model": said[text], "constant": guess, "shuffled": caption(stage(seed + 1).facts)}
+                for name, wording in stand_ins.items():
+                    numbers.setdefault(name, {}).update(
+                        caption_numbers(wording, example.texts[text], *example.exact[text]))
+            yield Result(seed, task, truth | sets["model"], truth, numbers,
+                         {text: (made_text, example.texts[text]) for text, made_text in said.items()})
 
 
-def _sample(engine: Engine, task: Task, latents: Tensor, text: tuple[Tensor, Tensor | None, float], steps: int,
-            seed: int, on_step: Callable[[], None]) -> Tensor:
-    """The latents [M, C, T, h, w] of a task given its conditions out of `latents`; the network never sees the rest."""
-    positive, negative, guidance = text
-    clean = torch.zeros_like(latents)
-    given = [task.family.index(layer) for layer in task.conditions]
-    clean[given] = latents[given]
-    noise = initial_noise(task, tuple(latents.shape[2:]), latents.shape[1], seed)
-    texts = Branches(positive if negative is None else torch.cat((positive, negative)))
-    result = sample(engine, task, clean[None].to(positive), noise.to(positive), texts, guidance=guidance,
-                    steps=steps, callback=lambda i, x: on_step())
-    return result[0].float()
+@lru_cache(maxsize=1)
+def usual_caption() -> str:
+    """The caption of what is most usual in the shots that are trained on."""
+    return constant_caption(stage(FIRST_TRAINING_SEED + i).facts for i in range(_USUAL))
 
 
-def _decode(vae: WanVae, family: Family, latents: Tensor, fit: Fit, layers: Iterable[str]) -> Layers:
-    """The named layers of latents [M, C, T, h, w] as finished pictures."""
-    return {layer: _finish(family, layer, fit.crop(vae.decode(latents[family.index(layer)]).cpu())) for layer in layers}
+@dataclass(frozen=True)
+class _Sampling:
+    """One task on the shot of one seed."""
+
+    engine: Engine
+    task: Task
+    texts: Texts
+    words: Vocabulary | None
+    plan: Plan
+    seed: int
+    on_step: Callable[[], None]
+
+    def run(self, latents: Layers, known: Mapping[str, str]) -> tuple[Layers, dict[str, str]]:
+        """The latents [C, T, h, w] and the texts of the targets, given the conditions out of `latents` and `known`; the
+        network never sees the rest."""
+        task, family = self.task, self.task.family
+        positive, negative, guidance = self.texts.of(task, self.seed)
+        branches = Branches(positive if negative is None else torch.cat((positive, negative)), self.texts.own)
+        some = next(iter(latents.values()))
+        clean = torch.zeros(1, len(family.pictures), *some.shape)  # [1, P, C, T, h, w]
+        for layer in set(task.conditions) & set(family.pictures):
+            clean[0, family.pictures.index(layer)] = latents[layer]
+        noise = initial_noise(task, tuple(some.shape[1:]), some.shape[0], self.plan.noise_seed(self.seed))
+        clean, noise = clean.to(positive), noise.to(positive)
+        made_texts = [text for text in family.texts if text in task.targets]
+        callback = _ignoring_its_arguments(self.on_step)
+        if not made_texts:
+            result = sample(self.engine, task, clean, noise, branches, guidance=guidance, steps=self.plan.steps,
+                            ids=self._given_ids(known), callback=callback)
+            return self._layers(result), {}
+        length, generator = family.stream(made_texts[0]).tokens.length, torch.Generator(positive.device)
+        generator.manual_seed(self.plan.noise_seed(self.seed))
+        ids = random_tokens(1, length, self.words.size, generator)
+        if len(task.targets) > len(made_texts):
+            solver = JumpFirst(joint_rates(self.plan.steps), 1, length, generator)
+            result, ids = sample_with_text(self.engine, task, clean, noise, branches, ids, solver, guidance=guidance,
+                                           callback=callback)
+        else:
+            grid = text_grid(self.plan.steps)
+            solver = JumpFirst(caption_rates(grid), 1, length, generator)
+            ids, result = sample_text(self.engine, task, clean, ids, branches, solver, grid, callback=callback), clean
+        return self._layers(result), {made_texts[0]: self.words.decode(ids[0].tolist())}
+
+    def _given_ids(self, known: Mapping[str, str]) -> Tensor | None:
+        for text in self.task.family.texts:
+            length = self.task.family.stream(text).tokens.length
+            return torch.tensor([self.words.encode(known[text], length)], device=self.texts.empty.device)
+        return None
+
+    def _layers(self, result: Tensor) -> Layers:
+        pictures = self.task.family.pictures
+        return {layer: result[0, pictures.index(layer)].float() for layer in self.task.targets if layer in pictures}
+
+
+def _ignoring_its_arguments(function: Callable[[], None]) -> Callable:
+    return lambda *_: function()
+
+
+def _encode(vae: WanVae, family: Family, layer: str, images: Tensor) -> Tensor:
+    """Pictures as the family's latents [C, T, h, w]."""
+    return vae.encode(encode(family.stream(layer).encoding, images), normalised=family.latents.normalised)
+
+
+def _decode(vae: WanVae, family: Family, latents: Layers, fit: Fit, layers: Iterable[str]) -> Layers:
+    """The named layers of latents [C, T, h, w] as finished pictures."""
+    return {layer: _finish(family, layer, fit.crop(
+        vae.decode(latents[layer], normalised=family.latents.normalised).cpu())) for layer in layers}
+
+
+def _constant(family: Family, layer: str, truth: Tensor) -> Tensor:
+    if layer in BLANK:
+        return torch.full_like(truth, BLANK[layer])
+    return _finish(family, layer, truth.mean((0, 1, 2), keepdim=True).expand_as(truth))
 
 
 def _finish(family: Family, layer: str, images: Tensor) -> Tensor:
-    return decode(family.streams[family.index(layer)].encoding, images)
+    return decode(family.stream(layer).encoding, images)
 
 
-def _measure_layers(layers: Layers, truth: Layers) -> Numbers:
-    return {key: number for layer, images in layers.items()
-            for key, number in measure_layer(layer, images, truth[layer]).items()}
+def _measure_layers(layers: Layers, example: Example) -> Numbers:
+    numbers = {}
+    for layer, images in layers.items():
+        numbers |= measure_layer(layer, images, example.layers[layer], example.exact.get(layer, ()))
+    return numbers

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,18 +24,19 @@ from ..model_loaders.safetensors_file import Header, load_tensors, read_header
 from ..model_loaders.vae import WanVae
 from .clips import ClipSource, say
 
-_FORMAT = "latents 1"
+_FORMAT = "latents 2"
 # Half the disk of float32. Latents are about N(0, 1), where float16 is off by 5e-4 of a value at most.
 _STORED = torch.float16
 
 
 @dataclass(frozen=True)
 class CachedClip:
-    """A clip's layers as normalised latents [16, T, h, w], float32 on the CPU, and its caption."""
+    """A clip's layers as the family's latents [C, T, h, w], float32 on the CPU, its prompt, and its texts by stream."""
 
     name: str
     prompt: str
     latents: dict[str, Tensor]
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ class LatentCache:
     """
 
     def __init__(self, source: ClipSource, vae: WanVae, vae_key: str, folder: str | Path,
-                 say: Callable[[str], None] = say):
+                 say: Callable[[str], None] = say, *, normalised: bool = True):
         self._source, self._vae, self._folder, self._say = source, vae, Path(folder), say
-        self._stems = [_stem(_FORMAT, vae_key, str(vae.dtype), source.key(i)) for i in range(len(source))]
+        self._normalised = normalised
+        kind = "normalised" if normalised else "raw"
+        self._stems = [_stem(_FORMAT, vae_key, str(vae.dtype), kind, source.key(i)) for i in range(len(source))]
         self._bad: dict[int, Bad] = {}
         self._usable: list[int] | None = None
         self._disk_refused = False
@@ -84,7 +87,7 @@ class LatentCache:
         except (ValueError, OSError):
             self._discard(i)
             return self._make(i)
-        return CachedClip(header.metadata["name"], header.metadata["prompt"], latents)
+        return CachedClip(header.metadata["name"], header.metadata["prompt"], latents, _texts_of(header))
 
     def prepare(self, rank: int = 0, world: int = 1) -> list[Bad]:
         """Encode what is not cached yet, of clips rank, rank + world, ...; returns those of them that cannot be used.
@@ -113,13 +116,14 @@ class LatentCache:
             self._usable = [i for i in range(len(self)) if i not in bad]
         return self._usable
 
-    def describe(self, i: int) -> tuple[frozenset[str], str]:
-        """The layers and the caption of clip i, which must be usable, without its latents where they are stored."""
+    def describe(self, i: int) -> tuple[frozenset[str], str, dict[str, str]]:
+        """The layers, the prompt and the texts of clip i, which must be usable, without its latents where these are
+        stored."""
         header = self._header(i)
         if header is not None:
-            return frozenset(header.shapes), header.metadata["prompt"]
+            return frozenset(header.shapes), header.metadata["prompt"], _texts_of(header)
         clip = self._make(i)
-        return frozenset(clip.latents if clip else ()), clip.prompt if clip else ""
+        return (frozenset(clip.latents), clip.prompt, clip.texts) if clip else (frozenset(), "", {})
 
     def stem(self, i: int) -> str:
         """What clip i is stored under: another name for other pixels or another VAE."""
@@ -133,7 +137,7 @@ class LatentCache:
             return None
         except (ValueError, OSError):
             header = None
-        if header is None or not {"name", "prompt"} <= header.metadata.keys():
+        if header is None or not {"name", "prompt", "texts"} <= header.metadata.keys():
             self._discard(i)
             return None
         return header
@@ -149,7 +153,7 @@ class LatentCache:
         self._bad.pop(i, None)
         with contextlib.suppress(OSError):
             self._note(i).unlink(missing_ok=True)
-        about = {"name": clip.name, "prompt": clip.prompt}
+        about = {"name": clip.name, "prompt": clip.prompt, "texts": json.dumps(clip.texts)}
         data = save({layer: latents.to(_STORED) for layer, latents in clip.latents.items()}, about)
         self._store(self._file(i), data)
         return clip
@@ -158,12 +162,12 @@ class LatentCache:
         example = self._source.read(i)
         latents = {}
         for layer, images in example.layers.items():
-            stored = self._vae.encode(images).to(_STORED)
+            stored = self._vae.encode(images, normalised=self._normalised).to(_STORED)
             if not torch.isfinite(stored).all():
                 raise ValueError(f"Clip '{example.name}': the VAE made values of its {layer} that are not finite; "
                                  "load the VAE in float32.")
             latents[layer] = stored.float().cpu()
-        return CachedClip(example.name, example.prompt, latents)
+        return CachedClip(example.name, example.prompt, latents, example.texts)
 
     def _store(self, path: Path, data: bytes) -> None:
         try:
@@ -192,6 +196,10 @@ class LatentCache:
 
     def _note(self, i: int) -> Path:
         return self._folder / f"{self._stems[i]}.bad.json"
+
+
+def _texts_of(header: Header) -> dict[str, str]:
+    return json.loads(header.metadata["texts"])
 
 
 def _stem(*parts: str) -> str:

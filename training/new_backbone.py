@@ -8,7 +8,6 @@ from torch import nn
 from ..joint.channels import backbone_channels
 from ..joint.streams import Family
 from ..joint.wan import WanConfig, WanModel, empty_wan
-from ..model_loaders.vae import LATENT_CHANNELS
 from .config import NewBackbone
 
 _HEAD_DIM = 128  # of every Wan release, and what ComfyUI derives the number of heads from
@@ -16,7 +15,7 @@ _HEAD_DIM = 128  # of every Wan release, and what ComfyUI derives the number of 
 
 def wan_sizes(sizes: NewBackbone, family: Family) -> WanConfig:
     """The whole config of a new backbone for a family."""
-    channels_in, channels_out = backbone_channels(family, LATENT_CHANNELS)
+    channels_in, channels_out = backbone_channels(family, family.latents.channels)
     return WanConfig(dim=sizes.dim, ffn_dim=sizes.ffn_dim, num_layers=sizes.layers, num_heads=sizes.dim // _HEAD_DIM,
                      in_dim=channels_in, out_dim=channels_out)
 

@@ -10,7 +10,7 @@ from typing import Any
 from .evaluate import Result
 from .scores import Metric
 
-METHODS = ("model", "constant", "copy", "vae", "truth")
+METHODS = ("model", "constant", "copy", "vae", "truth", "shuffled")
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 
@@ -19,10 +19,13 @@ class Report:
     """Results as they come in. `about` says what decides the numbers, and goes into the JSON as it is."""
 
     about: dict[str, Any] = field(default_factory=dict)
+    texts: list[dict[str, Any]] = field(default_factory=list)
     _numbers: dict[tuple[str, str, Metric], dict[str, dict[int, float | None]]] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Take the numbers of one task on one shot; its pictures are not kept."""
+        """Take the numbers and texts of one task on one shot; its pictures are not kept."""
+        self.texts += [{"task": str(result.task), "shot": result.seed, "layer": layer, "made": made, "true": true}
+                       for layer, (made, true) in result.texts.items()]
         for method, numbers in result.numbers.items():
             for (subject, metric), number in numbers.items():
                 methods = self._numbers.setdefault((str(result.task), subject, metric), {})
@@ -39,8 +42,9 @@ class Report:
         ]
 
     def json(self) -> bytes:
-        """`about` and the rows, as UTF-8."""
-        return json.dumps(self.about | {"rows": self.rows()}, indent=1, ensure_ascii=False, allow_nan=False).encode()
+        """`about`, the rows and the texts, as UTF-8."""
+        everything = self.about | {"rows": self.rows(), "texts": self.texts}
+        return json.dumps(everything, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
     def table(self) -> str:
         """The means as text, a line a row; beside the model's their spread over the shots."""

@@ -34,6 +34,11 @@ class RunFolder:
         self._disk_refused = False
 
     @property
+    def _kind(self) -> str:
+        """What the file of the family's layers is called among the results."""
+        return "adapters" if self._family.file_adapters else "layers"
+
+    @property
     def store(self) -> Path:
         """Where the encoded clips and prompts are kept."""
         return Path(self.config.data.cache) if self.config.data.cache else self.path / CACHE
@@ -42,7 +47,7 @@ class RunFolder:
         """The files that a finished run has made, by what they are; nothing in the processes that do not write."""
         if not self._writes:
             return {}
-        made = {"adapters": self.path / f"{self._family.name}.safetensors"}
+        made = {self._kind: self.path / f"{self._family.name}.safetensors"}
         if self.config.model.train == "all":
             made["backbone"] = self.path / "wan.safetensors"
         return made | {"log": self.path / LOG, "config": self.path / CONFIG}
@@ -85,14 +90,17 @@ class RunFolder:
             save_state(self.path / CHECKPOINTS, state, self.config.run.keep)
         self.saved = state.step
 
-    def export(self, weights: Mapping[str, Mapping[str, Tensor]], empty_prompt: Tensor) -> None:
-        """Write the adapters in the published layout, with what else is needed to use them. weights: of the "adapters"
-        and of the "backbone", by name; empty_prompt [512, E]."""
+    def export(self, weights: Mapping[str, Mapping[str, Tensor]], prompts: Mapping[str, Tensor],
+               vocabulary: Mapping[str, Tensor]) -> None:
+        """Write the family's layers in the published layout, with what else is needed to use them. weights: of the
+        "layers" and of the "backbone", by name; prompts [512, E] as `save_prompts` takes them; vocabulary: the tensor
+        of bytes that holds it, where there is one."""
         if not self._writes:
             return
         results = self.results()
-        replace_tensors(results["adapters"], _for_file(weights["adapters"]), layer_metadata(self._family))
-        save_prompts(results["adapters"], {"": empty_prompt})
+        layers = _for_file(weights["layers"]) | dict(vocabulary)
+        replace_tensors(results[self._kind], layers, layer_metadata(self._family))
+        save_prompts(results[self._kind], prompts)
         if "backbone" in results:
             replace_tensors(results["backbone"], _for_file(weights["backbone"]))
 
@@ -105,10 +113,10 @@ class RunFolder:
                 file.write(json.dumps(entry) + "\n")
 
     @contextmanager
-    def picture(self, step: int, task: Task) -> Iterator[Path]:
-        """Where to write a picture, inside of the `with`."""
+    def picture(self, step: int, task: Task, suffix: str = ".png") -> Iterator[Path]:
+        """Where to write a picture, or a text, inside of the `with`."""
         with self._doing_without():
-            yield self.path / PICTURES / f"step_{step:07}_{task}.png"
+            yield self.path / PICTURES / f"step_{step:07}_{task}{suffix}"
 
     @contextmanager
     def _doing_without(self) -> Iterator[None]:

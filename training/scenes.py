@@ -32,7 +32,9 @@ from .rendering.shading import Exposure, shade
 from .rendering.shapes import FAR, Surface, distances, gather, trace
 from .rendering.staging import Scene, World, stage
 
-VERSION = 1  # of what a seed looks like: raise it when a pixel or a caption changes, since latents are cached by it
+# Of what a seed looks like: raise it when a pixel, a caption or a layer's code in `imaging` changes, since latents are
+# cached by it.
+VERSION = 1
 RATE = Fraction(12)  # frames a second: slow enough that nine frames show a motion
 _BLOCK = 4096  # rays at a time: the working set stays near the cache, and pictures of any size fit in memory
 _WHITE_SHARE = 0.94

@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
+from ..imaging.densepose import picture_to_iuv
+from ..imaging.depth import colours_to_depth
+from ..imaging.flow import colours_to_flow
+from ..imaging.segmentation import colours_to_ids, palette
 from ..joint.streams import Task
 from . import metrics
 
@@ -20,13 +25,15 @@ Layers = dict[str, Tensor]
 @dataclass(frozen=True)
 class Metric:
     """A number and how to read it: its unit ("" for none) and whether "higher" or "lower" is better. What it is, in
-    full, stands with its function in `training.metrics`. `neighbours`: it compares frames and so needs two of them."""
+    full, stands with its function in `training.metrics`. `neighbours`: it compares frames and so needs two of them.
+    `exact`: its function takes, after prediction and truth, what the true picture leaves out (`pictures.CODES`)."""
 
     name: str
     unit: str
     better: str
     function: Callable[..., float]
     neighbours: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,32 @@ def _normal(part: str, predicted: Tensor, truth: Tensor) -> float:
     return metrics.normal_errors(predicted, truth)[part]
 
 
+def _depth(part: str, predicted: Tensor, truth: Tensor, near: float, far: float) -> float:
+    # A depth picture is relative: whatever range the network drew in, the fit takes it out again.
+    depths = (colours_to_depth(images, near, far) for images in (predicted, truth))
+    return metrics.depth_errors(*depths, align="inverse")[part]
+
+
+def _flow(part: str, predicted: Tensor, truth: Tensor, reach: float) -> float:
+    return metrics.flow_errors(*(colours_to_flow(images, reach) for images in (predicted, truth)))[part]
+
+
+def _segmentation(measure: Callable[..., float], predicted: Tensor, truth: Tensor) -> float:
+    return measure(*(colours_to_ids(images, palette(_LABELS)) for images in (predicted, truth)))
+
+
+def _densepose(part: str, predicted: Tensor, truth: Tensor) -> float:
+    number = metrics.densepose_errors(*(picture_to_iuv(images) for images in (predicted, truth)))[part]
+    if math.isnan(number):
+        raise metrics.NothingToMeasure("No pixel has its true part, so there is no u, v to compare.")
+    return number
+
+
+def _skeleton(part: str, predicted: Tensor, truth: Tensor, joints: Tensor, visible: Tensor) -> float:
+    return metrics.drawing_errors(predicted, truth, joints, visible)[part]
+
+
+_LABELS = 64  # as many colours as stay far apart; a shot has fewer labels
 _FLICKER = Metric("flicker", "code values", "lower", metrics.change_error, neighbours=True)
 _PICTURE = (Metric("PSNR", "dB", "higher", metrics.psnr), Metric("SSIM", "", "higher", metrics.ssim), _FLICKER)
 
@@ -79,7 +112,38 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     ),
     "fg": _PICTURE,
     "bg": _PICTURE,
+    "depth": (
+        Metric("AbsRel", "", "lower", partial(_depth, "abs_rel"), exact=True),
+        Metric("RMSE", "m", "lower", partial(_depth, "rmse"), exact=True),
+        Metric("delta < 1.25", "%", "higher", partial(_depth, "delta1"), exact=True),
+        _FLICKER,
+    ),
+    "flow": (
+        Metric("EPE", "px", "lower", partial(_flow, "epe"), exact=True),
+        Metric("F1-all", "%", "lower", partial(_flow, "f1_all"), exact=True),
+        _FLICKER,
+    ),
+    "densepose": (
+        Metric("part accuracy", "%", "higher", partial(_densepose, "accuracy")),
+        Metric("part mIoU", "", "higher", partial(_densepose, "miou")),
+        Metric("uv error", "", "lower", partial(_densepose, "uv")),
+        _FLICKER,
+    ),
+    "skeleton": (
+        Metric("PCK@0.2", "%", "higher", partial(_skeleton, "pck"), exact=True),
+        Metric("missed joints", "%", "lower", partial(_skeleton, "missed"), exact=True),
+        Metric("false joints", "%", "lower", partial(_skeleton, "false"), exact=True),
+        _FLICKER,
+    ),
+    "segmentation": (
+        Metric("mIoU", "", "higher", partial(_segmentation, metrics.segmentation_matched_miou)),
+        Metric("same label", "%", "higher", partial(_segmentation, metrics.segmentation_accuracy)),
+        _FLICKER,
+    ),
 }
+
+# The best guess without looking at the shot, where a layer's code has one: nothing moves, nobody and nothing is there.
+BLANK = {"flow": 1.0, "densepose": 0.0, "skeleton": 0.0, "segmentation": 0.0}
 
 RELATIONS = (
     Relation("albedo x irradiance = rgb", ("albedo", "irradiance", "rgb"),
@@ -89,22 +153,24 @@ RELATIONS = (
 )
 
 
-def measure_layer(layer: str, predicted: Tensor, truth: Tensor) -> Numbers:
-    """Every number of one layer, [F, H, W, 3] in 0..1 as sockets carry it. Raises ValueError as the metrics do."""
-    return {(layer, metric): _number(metric, predicted, truth) for metric in METRICS[layer]
-            if len(truth) > 1 or not metric.neighbours}
+def measure_layer(layer: str, predicted: Tensor, truth: Tensor, exact: tuple = ()) -> Numbers:
+    """Every number of one layer, [F, H, W, 3] in 0..1 as sockets carry it. `exact` is what its picture leaves out of
+    the truth, as `pictures.CODES` says: depth, flow and skeleton need it. Raises ValueError as the metrics do."""
+    return {(layer, metric): take(metric, predicted, truth, *(exact if metric.exact else ()))
+            for metric in METRICS[layer] if len(truth) > 1 or not metric.neighbours}
 
 
 def measure_relations(task: Task, layers: Layers) -> Numbers:
     """How well a whole set fits together, given layers as given: every relation in which a target of the task stands.
     Raises ValueError as the metrics do."""
-    return {(relation.name, relation.metric): _number(relation.metric, *(layers[name] for name in relation.layers))
+    return {(relation.name, relation.metric): take(relation.metric, *(layers[name] for name in relation.layers))
             for relation in RELATIONS
             if set(relation.layers) <= layers.keys() and not set(relation.layers).isdisjoint(task.targets)}
 
 
-def _number(metric: Metric, *layers: Tensor) -> float | None:
+def take(metric: Metric, *data) -> float | None:
+    """The number of what the metric's function takes; None where there is nothing to measure."""
     try:
-        return metric.function(*layers)
+        return metric.function(*data)
     except metrics.NothingToMeasure:  # one odd shot (all sky, all black) must not cost the others their numbers
         return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..joint.streams import Family, TextSpec
 from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
 from ..model_loaders.text import TEXT_LENGTH, encode_prompts
 
@@ -18,25 +20,31 @@ _AT_ONCE = 128  # prompts an encoder is loaded for; their padded rows take 0.5 G
 class Texts:
     """Text embeddings [n, 512, E] by prompt. Without an encoder every prompt is the empty one."""
 
-    def __init__(self, empty: Tensor | None, encoder: str, folder: Path, device: str):
-        """empty [1, 512, E]: the embedding of the empty prompt, None to encode it. encoder: UMT5's path, or ""."""
+    def __init__(self, family: Family, known: Mapping[str, Tensor], encoder: str, folder: Path, device: str):
+        """known [1, 512, E]: embeddings that need no encoder, "" of the empty prompt and others by the stream whose
+        fixed prompt it is. encoder: UMT5's path, or ""."""
         self.encoder, self.folder, self.device = encoder, folder, device
-        self.empty = empty
-        self._key = _encoder_key(Path(encoder)) if encoder else ""
+        self.own = {name: known[name] for name in known if name}
+        self.empty: Tensor | None = known.get("")
+        self._fixed = {stream.name: stream.prompt for stream in family.streams if stream.prompt}
+        self._options = asdict(family.text)
+        self._key = _encoder_key(Path(encoder), self._options) if encoder else ""
 
     def prepare(self, prompts: Iterable[str]) -> None:
         """Encode what is not on disk yet. Errors as `encode_prompts`, and OSError when the disk refuses."""
         if not self.encoder:
             return
-        wanted = sorted({"", *prompts})
+        wanted = sorted({"", *prompts, *self._fixed.values()})
         new = [prompt for prompt in wanted if not self._stored(prompt)]
         for start in range(0, len(new), _AT_ONCE):
             batch = new[start:start + _AT_ONCE]
-            for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device)):
+            for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device, **self._options)):
                 used = int(rows.any(dim=1).nonzero().max()) + 1  # the rest is zero by the encoder's own rule
                 replace_tensors(self._path(prompt), {"rows": rows[:used].cpu().contiguous()})
         if self.empty is None:
             self.empty = self._load("")[None]
+        for name, prompt in self._fixed.items():
+            self.own.setdefault(name, self._load(prompt)[None])
 
     def context(self, prompts: list[str]) -> Tensor:
         """What the cross-attention reads, float32: [len(prompts), 512, E], or [1, 512, E] where all are empty."""
@@ -62,7 +70,8 @@ class Texts:
         return self.folder / f"text-{name}.safetensors"
 
 
-def _encoder_key(path: Path) -> str:
-    """What stands for an encoder. Sizes tell those of one name apart without reading gigabytes."""
+def _encoder_key(path: Path, options: Mapping[str, bool]) -> str:
+    """What stands for an encoder and how it is used. Sizes tell those of one name apart without reading gigabytes."""
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    return f"{path.name} {[file.stat().st_size for file in files if file.is_file()]}"
+    key = f"{path.name} {[file.stat().st_size for file in files if file.is_file()]}"
+    return key if options == asdict(TextSpec()) else f"{key} {options}"

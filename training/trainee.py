@@ -1,4 +1,5 @@
-"""The network that learns: a backbone with its adapters, as one module that `accelerate` can wrap."""
+"""The network that learns: a backbone with its adapters or its streams' own parts, as one module that `accelerate` can
+wrap."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..joint.adapters import AdapterSettings
+from ..joint.experts import Experts
 from ..joint.sampling import Engine
 from ..joint.streams import Family
 from ..joint.transformer import Host
 from ..joint.wan import WanModel
+from ..model_loaders.expert_names import published_names
 from .lora import TrainableAdapters
-from .objective import Draw, Levels, training_loss
+from .objective import Draw, Lesson, Levels, training_loss
 
 
 class CheckpointedHost(Host):
@@ -28,44 +31,59 @@ class CheckpointedHost(Host):
 
 
 class Trainee(nn.Module):
-    """A backbone, its adapters and the loss of a step. The backbone learns, too, with `all_weights`."""
+    """A backbone, what a family adds to it (adapters, or own parts of its streams), and the loss of a step. The
+    backbone learns, too, with `all_weights`."""
 
-    def __init__(self, backbone: WanModel, adapters: TrainableAdapters, levels: Levels, *, all_weights: bool,
-                 host: Host):
+    def __init__(self, family: Family, backbone: WanModel, added: TrainableAdapters | Experts, levels: Levels, *,
+                 all_weights: bool, host: Host):
         super().__init__()
-        self.backbone, self.adapters, self.levels, self.host = backbone, adapters, levels, host
+        self.family, self.backbone, self.levels, self.host = family, backbone, levels, host
+        self.adapters = added if isinstance(added, TrainableAdapters) else None
+        self.experts = added if isinstance(added, Experts) else None
         backbone.requires_grad_(all_weights)
-
-    @property
-    def family(self) -> Family:
-        """What the adapters are for."""
-        return self.adapters.family
+        if self.experts is not None:
+            self.experts.requires_grad_(True)
+            names = [name for name, _ in self.experts.named_parameters()]
+            self._published = published_names(names, family.name)
 
     def engine(self) -> Engine:
         """The joint engine on the weights as they are now."""
-        return Engine(self.backbone, self.adapters.stack(), AdapterSettings.published(self.family), self.host)
+        bank = self.adapters.stack() if self.adapters is not None else None
+        return Engine(self.backbone, bank, AdapterSettings.published(self.family), self.host, self.experts)
 
-    def forward(self, drawn: Draw, clean: Tensor, noise: Tensor, context: Tensor) -> Tensor:
+    def forward(self, drawn: Draw, lesson: Lesson) -> Tensor:
         """`training_loss` of a step, which reaches all that is learned."""
-        loss = training_loss(self.engine(), drawn, clean, noise, context, self.levels)
-        if any(self.family.streams[self.family.index(layer)].adapter for layer in drawn.task.targets):
+        loss = training_loss(self.engine(), drawn, lesson, self.levels)
+        if self.adapters is not None and any(
+                self.family.stream(layer).adapter for layer in drawn.task.targets):
             return loss  # the adapters are stacked, so that one which acts reaches all
-        # alpha's plate has no adapter. The others' gradient is then 0, not none: AdamW would not count the step for
-        # them, and several processes would wait for gradients that never come.
-        return loss + 0 * sum(value.sum() for value in self.adapters.values if value.requires_grad)
+        # alpha's plate has no adapter, and a step with one layer beside rgb knows nothing of the others. Their gradient
+        # is then 0, not none: AdamW would not count the step for them, and several processes would wait for gradients
+        # that never come.
+        idle = self.parameters() if self.experts is not None else self.adapters.values
+        return loss + 0 * sum(value.sum() for value in idle if value.requires_grad)
 
     def learned(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name: "adapters/" and the published key, "backbone/" and Wan's."""
-        named = {f"adapters/{name}": value for name, value in self.adapters.tensors()}
-        named |= {f"backbone/{name}": value for name, value in self.backbone.named_parameters()}
+        """What is trained, by name: "adapters/" or "own/" and the published key, "backbone/" and Wan's."""
+        named = self._parameters_by_name()
         return {name: value for name, value in named.items() if value.requires_grad}
 
     def weights(self, learned: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Every tensor of the "adapters" by its published key and of the "backbone" by Wan's, but those that are in
-        `learned`, which names them as the method does, from there."""
-        tensors = {"adapters": dict(self.adapters.tensors()), "backbone": self.backbone.state_dict()}
-        return {part: {name: learned.get(f"{part}/{name}", value) for name, value in named.items()}
-                for part, named in tensors.items()}
+        """Every tensor of the family's "layers" by its published key and of the "backbone" by Wan's, but those that are
+        in `learned`, which names them as the method does, from there."""
+        files: dict[str, dict[str, Tensor]] = {"layers": {}, "backbone": {}}
+        for name, value in self._parameters_by_name().items():
+            part, _, key = name.partition("/")
+            files["backbone" if part == "backbone" else "layers"][key] = learned.get(name, value)
+        return files
+
+    def _parameters_by_name(self) -> dict[str, nn.Parameter]:
+        named = {}
+        if self.adapters is not None:
+            named |= {f"adapters/{name}": value for name, value in self.adapters.tensors()}
+        if self.experts is not None:
+            named |= {f"own/{self._published[name]}": value for name, value in self.experts.named_parameters()}
+        return named | {f"backbone/{name}": value for name, value in self.backbone.named_parameters()}
 
 
 class RunningMean:

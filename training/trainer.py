@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -22,12 +22,16 @@ from tqdm import tqdm
 
 from ..joint.attention import get_attention
 from ..joint.channels import check_channels
+from ..joint.experts import Experts
+from ..joint.sampling import Texts
 from ..joint.streams import Family
 from ..joint.transformer import Host
-from ..model_loaders.adapters import load_adapters
+from ..joint.wan import WanModel
 from ..model_loaders.backbone import load_backbone
+from ..model_loaders.layer_files import check_fits, load_layers
 from ..model_loaders.safetensors_file import load_tensors
-from ..model_loaders.vae import LATENT_CHANNELS, load_vae
+from ..model_loaders.vae import load_vae
+from ..model_loaders.vocabulary import Vocabulary
 from .batches import seed_of
 from .checkpoints import State, optimiser_moments, restore_moments
 from .clips import say
@@ -35,10 +39,12 @@ from .config import TrainConfig
 from .lessons import Lessons, open_source
 from .lora import TrainableAdapters
 from .new_backbone import make_backbone, wan_sizes
-from .objective import training_levels
-from .previews import write_preview
+from .new_parts import make_experts
+from .objective import Draw, Lesson, training_levels
+from .previews import write_preview, write_text_preview
 from .run_folder import RunFolder
 from .trainee import CheckpointedHost, RunningMean, Trainee
+from .words import learned_vocabulary
 
 
 def train(config: TrainConfig, out: Path, *, cpu: bool = False) -> dict[str, Path]:
@@ -76,15 +82,16 @@ class Trainer:
         self.folder = RunFolder(out, config, writes=self.leads, say=self.say)
         self.folder.claim()
         source = open_source(config.data, family, self.say)  # first, since its path may be wrong
-        self.trainee = _make_trainee(config, family, self.dtype).to(self.accelerator.device)
+        self.vocabulary = learned_vocabulary(config, family)
+        self.trainee = _make_trainee(config, family, self.vocabulary, self.dtype).to(self.accelerator.device)
         self.learned = self.trainee.learned()
-        self.optimiser = torch.optim.AdamW(self.learned.values(), lr=config.optimiser.learning_rate,
-                                           weight_decay=config.optimiser.weight_decay)
+        self.optimiser = _make_optimiser(self.learned, config)
         self.mean = RunningMean(self.learned, config.optimiser.ema) if config.optimiser.ema else None
         self.network = self.accelerator.prepare(self.trainee)  # in several processes, a wrapper that adds up gradients
-        self.vae = load_vae(config.model.vae, device=str(self.accelerator.device))
+        self.vae = load_vae(config.model.vae, device=str(self.accelerator.device), channels=family.latents.channels)
         self.lessons = Lessons(config, family, source, self.vae, text_dim=self.trainee.backbone.config.text_dim,
-                               store=self.folder.store, accelerator=self.accelerator, say=self.say)
+                               vocabulary=self.vocabulary, store=self.folder.store, accelerator=self.accelerator,
+                               say=self.say)
 
     def run(self) -> dict[str, Path]:
         """Train to the last step; returns what was made, by what it is."""
@@ -130,13 +137,13 @@ class Trainer:
         """One optimiser step: its loss, the norm of its gradients, and the tasks that it learned."""
         options, accelerator = self.config.optimiser, self.accelerator
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(self.step + 1)
+            group["lr"] = self._rate(self.step + 1) * group["factor"]
         total, tasks = torch.zeros((), device=accelerator.device), []
         for part in range(options.accumulation):
-            drawn, clean, noise, context = self._example(self.step * options.accumulation + part)
+            drawn, lesson = self._example(self.step * options.accumulation + part)
             last = part == options.accumulation - 1
             with nullcontext() if last else accelerator.no_sync(self.network):
-                loss = self.network(drawn, clean, noise, context) / options.accumulation
+                loss = self.network(drawn, lesson) / options.accumulation
                 accelerator.backward(loss)
             total += loss.detach()
             tasks.append(str(drawn.task))
@@ -153,10 +160,18 @@ class Trainer:
             self.mean.update(self.learned, self.step)
         return loss, norm, tasks
 
-    def _example(self, number: int):
+    def _example(self, number: int) -> tuple[Draw, Lesson]:
         """`Lessons.example` where the network is, in its dtype."""
-        drawn, *tensors = self.lessons.example(number)
-        return drawn, *(tensor.to(self.accelerator.device, self.dtype) for tensor in tensors)
+        drawn, lesson = self.lessons.example(number)
+        device, ids = self.accelerator.device, {}
+        if lesson.ids is not None:
+            ids = {"ids": lesson.ids.to(device), "noisy_ids": lesson.noisy_ids.to(device)}
+        return drawn, lesson._replace(
+            clean=self._sent(lesson.clean), noise=self._sent(lesson.noise), context=self._sent(lesson.context),
+            own={name: self._sent(text) for name, text in lesson.own.items()}, **ids)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.accelerator.device, self.dtype)
 
     def _rate(self, step: int) -> float:
         """The learning rate of step 1, 2, ...: a linear warm-up, then a cosine down to the final one."""
@@ -207,40 +222,76 @@ class Trainer:
 
     def _export(self) -> None:
         weights = self.trainee.weights(self.mean.values if self.mean else self.learned)
-        self.folder.export(weights, self.lessons.texts.empty[0])
+        texts = self.lessons.texts
+        prompts = {name: text[0] for name, text in {"": texts.empty, **texts.own}.items()}
+        self.folder.export(weights, prompts, {} if self.vocabulary is None else self.vocabulary.tensors())
 
     def _picture(self) -> None:
         if not self.leads:
             return
-        task, truth, context = self.lessons.preview()
-        context = context.to(self.accelerator.device, self.dtype)
-        with self.mean.in_place(self.learned) if self.mean else nullcontext(), torch.inference_mode(), \
-                self.folder.picture(self.step, task) as path:
-            write_preview(path, self.trainee.engine(), self.vae, task, truth, context, self.config.run.picture_steps)
+        task, clip, context = self.lessons.preview()
+        steps, lessons = self.config.run.picture_steps, self.lessons
+        texts = Texts(self._sent(context), {name: self._sent(text) for name, text in lessons.texts.own.items()})
+        with self.mean.in_place(self.learned) if self.mean else nullcontext(), torch.inference_mode():
+            engine = self.trainee.engine()
+            if set(task.targets) <= set(task.family.texts):
+                with self.folder.picture(self.step, task, ".txt") as path:
+                    write_text_preview(path, engine, task, clip.latents, clip.texts[task.targets[0]], texts,
+                                       self.vocabulary, lessons.text_length, steps)
+            else:
+                with self.folder.picture(self.step, task) as path:
+                    write_preview(path, engine, self.vae, task, clip.latents, texts, steps)
 
 
-def _make_trainee(config: TrainConfig, family: Family, dtype: torch.dtype) -> Trainee:
+def _make_trainee(config: TrainConfig, family: Family, vocabulary: Vocabulary | None, dtype: torch.dtype) -> Trainee:
     if config.new_backbone is not None:
         sizes = wan_sizes(config.new_backbone, family)
         backbone = make_backbone(sizes, seed_of(config.run.seed, "backbone"))
     else:
         backbone = load_backbone(config.model.backbone, dtype=dtype)
-    check_channels(family, LATENT_CHANNELS, backbone.config.in_dim, backbone.config.out_dim)
-    adapters = TrainableAdapters(family, backbone.config, config.model.rank, seed_of(config.run.seed, "adapters"))
-    if config.model.start:
-        adapters.load(_read_start(Path(config.model.start), family))
+    check_channels(family, family.latents.channels, backbone.config.in_dim, backbone.config.out_dim)
+    if family.file_adapters:
+        added = TrainableAdapters(family, backbone.config, config.model.rank, seed_of(config.run.seed, "adapters"))
+        if config.model.start:
+            added.load(_read_start(Path(config.model.start), family))
+    else:
+        added = _own_parts(config, family, backbone, vocabulary)
     host = CheckpointedHost if config.run.gradient_checkpointing else Host
-    return Trainee(backbone, adapters, training_levels(family.flow), all_weights=config.model.train == "all",
+    return Trainee(family, backbone, added, training_levels(family.flow), all_weights=config.model.train == "all",
                    host=host(get_attention()))
+
+
+def _own_parts(config: TrainConfig, family: Family, backbone: WanModel, vocabulary: Vocabulary | None) -> Experts:
+    if not config.model.start:
+        size = 0 if vocabulary is None else vocabulary.size
+        return make_experts(family, backbone, size, seed_of(config.run.seed, "own parts"))
+    loaded = load_layers(config.model.start, family=family, dtype=torch.float32)
+    _check_variant(Path(config.model.start), loaded.family, family)
+    sizes = backbone.config
+    check_fits(loaded, sizes.num_layers, sizes.dim, sizes.ffn_dim)
+    return loaded.experts
+
+
+def _make_optimiser(learned: Mapping[str, torch.nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; what streams have of their own learns by a factor faster, as published."""
+    options = config.optimiser
+    own = [value for name, value in learned.items() if name.startswith("own/")]
+    others = [value for name, value in learned.items() if not name.startswith("own/")]
+    groups = [{"params": values, "factor": factor} for values, factor in ((others, 1.0), (own, options.added_factor))
+              if values]
+    return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
 
 
 def _read_start(path: Path, family: Family) -> dict[str, Tensor]:
     """The tensors of an adapter file. Raises ValueError for what is none, and for another family or variant."""
-    held = load_adapters(path, family=family).family.variant
-    if held != family.variant:
-        raise ValueError(f"'{path.name}' holds the variant {held}, but the config asks for {family.variant}: give "
-                         "[variant] the file's choices, or another [model] start.")
+    _check_variant(path, load_layers(path, family=family).family, family)
     return load_tensors(path)
+
+
+def _check_variant(path: Path, held: Family, family: Family) -> None:
+    if held.variant != family.variant:
+        raise ValueError(f"'{path.name}' holds the variant {held.variant}, but the config asks for {family.variant}: "
+                         "give [variant] the file's choices, or another [model] start.")
 
 
 @contextmanager

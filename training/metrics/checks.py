@@ -1,4 +1,4 @@
-"""What every metric asks of its inputs, and the least-squares scale that several of them share.
+"""What every metric asks of its inputs, and the least-squares scale and the best pairing that several of them share.
 
 F, H, W, C: frames, height, width, channels. Everything is computed in float64 on the device of the inputs.
 """
@@ -85,10 +85,21 @@ def scale_fit(predicted: Tensor, truth: Tensor) -> Tensor:
     return (predicted * truth).sum() / energy if energy > 0 else torch.zeros_like(energy)
 
 
+def best_pairs(scores: Tensor) -> list[tuple[int, int]]:
+    """Rows and columns of scores [N, M] paired one to one, min(N, M) pairs, so that the sum of their scores is
+    greatest (Kuhn 1955). Raises ImportError, saying what to install, without SciPy, which scikit-image brings."""
+    rows, columns = _train_extra("scipy.optimize").linear_sum_assignment(scores.cpu().numpy(), maximize=True)
+    return list(zip(rows.tolist(), columns.tolist()))
+
+
 def skimage(part: str) -> ModuleType:
     """That module of scikit-image. Raises ImportError, saying what to install, without it."""
+    return _train_extra(f"skimage.{part}")
+
+
+def _train_extra(module: str) -> ModuleType:
     try:
-        return importlib.import_module(f"skimage.{part}")
+        return importlib.import_module(module)
     except ImportError as error:
         sentence = "The metrics need scikit-image, which is not installed: pip install 'comfyui-strata[train]'."
         raise ImportError(sentence) from error

@@ -81,6 +81,14 @@ def caption(facts: Facts) -> str:
     return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences)
 
 
+def summary(facts: Facts) -> str:
+    """What is seen, in one short sentence: the objects without textures and motions, and the place. It is what a prompt
+    may say where the caption says all."""
+    things = [_article(fact.kind if fact.kind == "person" else f"{fact.colour} {fact.kind}") for fact in facts.objects]
+    text = f"{_listed(things) if things else 'nothing is seen'} in a {facts.place}"
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def words(text: str) -> list[str]:
     """The words of a caption: lower case, no punctuation."""
     return text.lower().replace(",", " ").replace(".", " ").split()

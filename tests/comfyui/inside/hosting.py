@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import comfy.lora
 import comfy.model_base
 import comfy.model_management
-import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import comfy.utils
@@ -22,8 +20,7 @@ import nodes
 
 from ....comfy_host.attach import attach_layers, joint_model, with_settings
 from ....joint.adapters import Gate
-from ....joint.families import ALPHA, FAMILIES, INTRINSIC, get_family
-from ....model_loaders import layer_files
+from ....joint.families import ALPHA, FAMILIES, INTRINSIC
 from ....nodes.gated_lora import ALL, SHARED, GatedLora
 from ....nodes.joint_sampler import JointSampler
 from ....nodes.load_layers import LoadLayers, adapter_files
@@ -465,25 +462,6 @@ def other_model(kind: str, **config):
     about.set_inference_dtype(torch.float32, None)
     return comfy.model_patcher.CoreModelPatcher(about.get_model({}, device=tiny.CPU), load_device=tiny.CPU,
                                                 offload_device=tiny.CPU)
-
-
-def check_converted_backbones():
-    """What `strata convert` splits off a published checkpoint is, to ComfyUI, the Wan model of its family, and what is
-    left fits it, made of ComfyUI's own layers."""
-    folder = Path(folder_paths.base_path) / "converted"
-    for name, wanted in (("unity", comfy.supported_models.WAN22_T2V), ("vigu", comfy.supported_models.WAN21_T2V)):
-        model = comfy.sd.load_diffusion_model(str(folder / f"{name}.wan.safetensors")).model
-        assert type(model.model_config) is wanted, f"{name} is taken for {type(model.model_config).__name__}"
-        assert model.latent_format.latent_channels == get_family(name).latents.channels
-        state = comfy.utils.load_torch_file(str(folder / f"{name}.wan.safetensors"))
-        ours = model.diffusion_model.state_dict()
-        assert ours.keys() == state.keys() and all(torch.equal(ours[key], state[key].to(ours[key])) for key in state)
-        loaded = layer_files.load_layers(folder / f"{name}.layers.safetensors", ops=comfy.ops.manual_cast)
-        backbone = model.diffusion_model
-        layer_files.check_fits(loaded, len(backbone.blocks), backbone.dim, backbone.ffn_dim)
-        layers = [part for part in loaded.experts.modules() if "weight" in part._parameters]
-        assert layers and all(isinstance(part, comfy.ops.CastWeightBiasOp) for part in layers)
-    return "WAN22_T2V and WAN21_T2V, every tensor in its place"
 
 
 def check_wrong_models():
