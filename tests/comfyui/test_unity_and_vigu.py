@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import zlib
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from comfyui_strata.captioning import Captioner, CaptionSettings
 from comfyui_strata.model_loaders.model_set import ModelSet
 from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_22, TEXT_ENCODER, VAE, VAE_22
-from comfyui_strata.tests.comfyui.graphs import read_pictures
+from comfyui_strata.tests.comfyui.graphs import read_pictures, read_video
 from comfyui_strata.tests.comfyui.live import Comfy, Run
 
 SIZE = {"width": 64, "height": 48}
@@ -171,19 +170,25 @@ def test_list_of_clips_gives_a_list_of_captions(comfy, seed):
     assert listed == [text_of(run, ["first", 1]), text_of(run, ["second", 1])] and listed[0] != listed[1]
 
 
-def test_caption_is_that_of_the_command_line(comfy, seed, tmp_path):
+def test_caption_is_that_of_the_command_line(comfy, seed):
     """The node and `strata caption` write the same tokens about the same pictures with the same seed."""
-    models = comfy.base / "models"
-    prompt = vigu() | clip_nodes() | {
-        "caption": caption(seed, ["clip", 0], steps=30),
-        "saved": node("SaveImage", images=["clip", 0], filename_prefix="vigu/frame")}
-    run = comfy.check(prompt | told(["caption", 0], ["caption", 1]))
-    for number, file in enumerate(run.files("saved")):
-        shutil.copy(comfy.fetch(file), tmp_path / f"frame{number}.png")
+    models, shot = comfy.base / "models", comfy.base / "input" / "shot"
+    shot.mkdir()
+    frames, _ = read_video(comfy.base / "input" / "room.mp4")
+    prompt, clip = vigu(), None
+    for number, frame in enumerate(frames[:5]):
+        Image.fromarray(frame).save(shot / f"frame{number}.png")
+        prompt[f"frame {number}"] = node("LoadImage", image=f"shot/frame{number}.png")
+        link = [f"frame {number}", 0]
+        if clip is not None:
+            prompt[f"clip {number}"] = node("ImageBatch", image1=clip, image2=link)
+            link = [f"clip {number}", 0]
+        clip = link
+    run = comfy.check(prompt | {"caption": caption(seed, clip, steps=30)} | told(["caption", 0], ["caption", 1]))
     files = ModelSet(models / "diffusion_models" / BACKBONE, models / "model_patches" / "vigu.layers.safetensors",
                      models / "vae" / VAE, None)
     settings = CaptionSettings(steps=30, length=12, seed=seed, size=(48, 64), frames=9)
-    made = Captioner(files, settings).caption(tmp_path)
+    made = Captioner(files, settings).caption(shot)
     assert " ".join(map(str, made.tokens[0])) == text_of(run, ["caption", 1])
     assert made.text == text_of(run, ["caption", 0])
 
