@@ -322,7 +322,7 @@ def evaluate_model(args) -> int:
 def replay_fixtures(args) -> int:
     """`strata parity`: a line a case, and a closing line."""
     from .model_loaders.device import check_device
-    from .model_loaders.replay import replay
+    from .model_loaders.parity.replay import replay
 
     check_device(args.device)
     passed = failed = 0

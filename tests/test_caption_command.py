@@ -19,7 +19,7 @@ from comfyui_strata.joint import sampling
 from comfyui_strata.joint.families import VIGU, parse_task
 from comfyui_strata.joint.sampling import Texts
 from comfyui_strata.model_loaders.model_set import find_models
-from comfyui_strata.model_loaders.parity_univigu import UniViGUFixture
+from comfyui_strata.model_loaders.parity.univigu import UniViGUFixture
 from comfyui_strata.model_loaders.safetensors_file import read_header
 from comfyui_strata.standalone import captions as host
 from comfyui_strata.standalone.captions import CAPTIONER, Captioner, CaptionSettings, TextDraw, sidecar_path
