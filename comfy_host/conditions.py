@@ -1,7 +1,7 @@
 """The condition mask is ComfyUI's own `noise_mask`: three methods of a Wan BaseModel, patched so that they chain.
 
-Row r of a LATENT is stream r % M of clip r // M. Mask 1 is generated, 0 is given; a row may be masked as a whole, by
-frame or by region.
+Row r of a LATENT is picture r % P of clip r // P. Mask 1 is generated, 0 is given, -1 (a whole row) is absent: it takes
+no part. A row may be masked as a whole, by frame or by region.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def condition_patches(model, family: Family) -> dict[str, Callable]:
 
     def process_timestep(timestep, x=None, denoise_mask=None, **kwargs):
         timestep = previous_timestep(timestep, x=x, **kwargs)
-        if denoise_mask is None:
+        if denoise_mask is None or family.flow.condition_time == "targets":
             return network_time(timestep / 1000, family.flow)
         generated = finest_needed(token_mask(denoise_mask))  # [rows, P]
         time = torch.where(generated, timestep.view(-1, 1), timestep.new_tensor(1000 * held))

@@ -1,7 +1,8 @@
 """Pictures into a joint LATENT and back: rows, padding, masks, and what was given passed through untouched.
 
-The LATENT is ComfyUI's own: "samples" [M, 16, T, h, w], "noise_mask" [M, 1, T, h, w] (1 = generate), and under "strata"
-a `JointLatent` that remembers the true size and the given pictures. Samplers copy that entry through.
+The LATENT is ComfyUI's own: "samples" [M, C, T, h, w], a row for each layer; "noise_mask" [M, 1, T, h, w], where 1 is
+to be generated, 0 is given, and -1 marks a whole row that is absent: it takes no part, and comes out as it was, zeros.
+Under "strata" lies a `JointLatent` that remembers the true size and the given pictures; samplers copy it through.
 """
 
 from __future__ import annotations
@@ -13,63 +14,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..imaging.checks import check_pixels
 from ..imaging.fit import Fit, common_fit, still_to_clip
-from ..imaging.layers import check_pixels, decode, encode
-from ..joint.streams import Family, Task
+from ..imaging.layers import decode, encode
+from ..joint.streams import Family, Role, Task
+from .forward import KEY
 
-KEY = "strata"
-CHANNELS = 16  # of the Wan 2.1 VAE
-CELL, TIME = 8, 4  # its strides
+TIME = 4  # frames to a latent frame
 
 
 @dataclass(frozen=True)
 class JointLatent:
-    """What a joint LATENT remembers: the family, the clip's true size, and per layer the pictures [F, H, W, C] that
+    """What a joint LATENT remembers: its task, the clip's true size, and per layer the pictures [F, H, W, C] that
     were given as an IMAGE or MASK."""
 
-    family: Family
+    task: Task
     fit: Fit
     given: dict[str, Tensor]
 
+    @property
+    def family(self) -> Family:
+        """The family of the task."""
+        return self.task.family
 
-def build_latent(family: Family, vae, sources: dict[str, Tensor | dict], masks: dict[str, Tensor],
-                 size: tuple[int, int, int]) -> tuple[dict, Task]:
-    """A LATENT in which every layer of `sources` (IMAGE [F, H, W, C], MASK [F, H, W] or LATENT) is given and all others
-    are to be generated, and the task that this is.
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Names of the layers that take part, in row order."""
+        layers = zip(self.family.layers, self.task.roles)
+        return tuple(layer for layer, role in layers if role is not Role.ABSENT)
+
+
+def build_latent(task: Task, vae, sources: dict[str, Tensor | dict], masks: dict[str, Tensor],
+                 size: tuple[int, int, int]) -> dict:
+    """The LATENT of a task: every layer of `sources` (IMAGE [F, H, W, C], MASK [F, H, W] or LATENT) is given, the
+    others are to be generated or absent, as the task has it.
 
     `masks[layer]` [F, H, W] marks, with anything above 0, frames or regions of a given layer to generate all the same.
     `size` (frames, height, width) is used when nothing is given. A still is repeated over the clip's frames.
-    Raises ValueError for layers of different sizes, masks without pictures or of another size, a missing or foreign
-    VAE, bad pixels.
+    Raises ValueError for layers of different sizes, masks of another size, a missing or foreign VAE, bad pixels.
     """
+    family = task.family
     rows = {layer: _latent_row(source, family, layer) for layer, source in sources.items() if isinstance(source, dict)}
     images = {layer: _with_channels(source) for layer, source in sources.items() if not isinstance(source, dict)}
     for layer, image in images.items():
         check_pixels(layer, image)
     if images and vae is None:
-        raise ValueError(f"{', '.join(images)} came as pictures, so a VAE is needed: connect the Wan 2.1 VAE.")
+        raise ValueError(f"{', '.join(images)} came as pictures, so a VAE is needed: connect {family.latents.vae}.")
     known = [source[KEY].fit for source in sources.values() if isinstance(source, dict) and KEY in source]
-    fit = _common_fit(images, rows, known, size)
+    fit = _common_fit(images, rows, known, size, family.latents.cell)
     images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
     for layer, image in images.items():
         comfy.model_management.throw_exception_if_processing_interrupted()
-        encoding = family.streams[family.index(layer)].encoding
-        rows[layer] = _encode(vae, fit.pad(encode(encoding, image)), fit)
-    noise_mask = torch.ones(len(family.streams), 1, *fit.latent)
-    for layer in rows:
-        noise_mask[family.index(layer)] = 0.0
+        rows[layer] = encode_row(vae, fit.pad(encode(family.stream(layer).encoding, image)), fit, family)
+    kept = {Role.TARGET: 1.0, Role.CONDITION: 0.0, Role.ABSENT: -1.0}
+    noise_mask = torch.tensor([kept[role] for role in task.roles]).view(-1, 1, 1, 1, 1).repeat(1, 1, *fit.latent)
     for layer, mask in masks.items():
-        if layer not in rows:
-            raise ValueError(f"'{layer}' has a mask but no picture: connect the picture, or drop the mask (a layer "
-                             "that is not connected is generated whole).")
         _check_mask(layer, mask, fit)
         noise_mask[family.index(layer)] = _whole_tokens(fit.pool_mask(still_to_clip(mask, fit.frames)))
-    task = family.task([name for i, name in enumerate(family.layers) if noise_mask[i].any()])
-    samples = torch.zeros(len(family.streams), CHANNELS, *fit.latent)
+    samples = torch.zeros(len(family.layers), family.latents.channels, *fit.latent)
     for layer, row in rows.items():
         samples[family.index(layer)] = row
-    latent = {"samples": samples, "noise_mask": noise_mask, KEY: JointLatent(family, fit, images)}
-    return latent, task
+    return {"samples": samples, "noise_mask": noise_mask, KEY: JointLatent(task, fit, images)}
 
 
 def decode_layer(vae, latent: dict, joint: JointLatent, layer: str) -> Tensor:
@@ -78,6 +83,9 @@ def decode_layer(vae, latent: dict, joint: JointLatent, layer: str) -> Tensor:
     What was given as a picture is that picture, untouched; only what was generated is decoded.
     Raises ValueError when the LATENT has no such rows."""
     family, fit = joint.family, joint.fit
+    if layer in family.layers and layer not in joint.present:
+        raise ValueError(f"This LATENT is of the task {joint.task} ({', '.join(joint.present)}), so it holds no "
+                         f"{layer}: disconnect that output, or choose the layer in Strata Condition Mask.")
     samples, row = latent["samples"], family.index(layer)
     if samples.ndim != 5 or samples.shape[0] % len(family.streams) or tuple(samples.shape[2:]) != fit.latent:
         raise ValueError(f"This LATENT is {tuple(samples.shape)}, which is no longer the {family.name} clip of "
@@ -112,12 +120,12 @@ def _row_mask(latent: dict, row: int, streams: int) -> Tensor:
 
 def _latent_row(source: dict, family: Family, layer: str) -> Tensor:
     """The row of a LATENT that stands for a layer: the only one, or the same layer of a joint LATENT of any family."""
-    samples, joint = source["samples"], source.get(KEY)
-    if samples.ndim != 5 or samples.shape[1] != CHANNELS:
-        raise ValueError(f"The LATENT given as {layer} is {tuple(samples.shape)}: a video LATENT of the Wan 2.1 VAE is "
-                         f"needed, [1, {CHANNELS}, T, h, w].")
+    samples, joint, channels = source["samples"], source.get(KEY), family.latents.channels
+    if samples.ndim != 5 or samples.shape[1] != channels:
+        raise ValueError(f"The LATENT given as {layer} is {tuple(samples.shape)}: a video LATENT of the VAE "
+                         f"{family.latents.vae} is needed, [1, {channels}, T, h, w].")
     # A row that a stock node cut out of a joint LATENT still carries its entry.
-    if joint is not None and layer in joint.family.layers and samples.shape[0] == len(joint.family.streams):
+    if joint is not None and layer in joint.present and samples.shape[0] == len(joint.family.streams):
         return samples[joint.family.index(layer)]
     if samples.shape[0] != 1:
         raise ValueError(f"The LATENT given as {layer} holds {samples.shape[0]} rows: give one, or a joint LATENT of "
@@ -126,17 +134,18 @@ def _latent_row(source: dict, family: Family, layer: str) -> Tensor:
 
 
 def _common_fit(images: dict[str, Tensor], rows: dict[str, Tensor], known: list[Fit],
-                size: tuple[int, int, int]) -> Fit:
-    """The size that all given layers share. A still goes with any length; a joint LATENT knows its clip's true size."""
+                size: tuple[int, int, int], cell: int) -> Fit:
+    """The size that all given layers share, of a VAE with cells of so many pixels. A still goes with any length; a
+    joint LATENT knows its clip's true size."""
     if not images and not rows:
-        return Fit(*size)
+        return Fit(*size, cell)
     if images:
-        fit = common_fit(images)
+        fit = common_fit(images, cell)
     elif known:
         fit = known[0]
     else:
         frames, height, width = next(iter(rows.values())).shape[1:]
-        fit = Fit((frames - 1) * TIME + 1, height * CELL, width * CELL)
+        fit = Fit((frames - 1) * TIME + 1, height * cell, width * cell, cell)
     for layer, row in rows.items():
         if tuple(row.shape[1:]) != fit.latent:
             raise ValueError(f"The LATENT given as {layer} is {tuple(row.shape[1:])} (frames, rows, columns), but the "
@@ -158,11 +167,11 @@ def _check_mask(layer: str, mask: Tensor, fit: Fit) -> None:
                          f"of {fit.width}x{fit.height}: give a mask of that size, for one frame or for all.")
 
 
-def _encode(vae, pixels: Tensor, fit: Fit) -> Tensor:
-    row = vae.encode(pixels)[0]
-    if tuple(row.shape) != (CHANNELS, *fit.latent):
-        raise ValueError(f"This VAE made a latent of {tuple(row.shape)} where Wan 2.1's makes "
-                         f"{(CHANNELS, *fit.latent)}: load wan_2.1_vae.")
+def encode_row(vae, pixels: Tensor, fit: Fit, family: Family) -> Tensor:
+    row, wanted = vae.encode(pixels)[0], (family.latents.channels, *fit.latent)
+    if tuple(row.shape) != wanted:
+        raise ValueError(f"This VAE made a latent of {tuple(row.shape)} where {wanted} is needed: load "
+                         f"{family.latents.vae}.")
     return row
 
 

@@ -9,8 +9,8 @@ import torch
 
 from ..joint.flow import schedule
 from ..joint.sampling import effective_guidance
-from .attach import JointModel, joint_model
-from .latents import KEY
+from .attach import joint_model
+from .forward import KEY, JointModel
 
 
 def sample_joint(model, latent: dict, positive, negative, seed: int, steps: int, cfg: float) -> tuple[dict, str]:
@@ -21,6 +21,9 @@ def sample_joint(model, latent: dict, positive, negative, seed: int, steps: int,
     """
     joint = joint_model(model)
     family = joint.family
+    if family.texts:
+        raise ValueError(f"This MODEL joins pictures with text ({', '.join(family.layers)}): use Strata Caption or "
+                         "Strata Video + Caption in the place of Strata Joint Sampler.")
     made = latent.get(KEY)
     if made is not None and made.family.layers != family.layers:
         raise ValueError(f"This LATENT holds the layers of the {made.family.name} family, but this MODEL makes those "
@@ -50,7 +53,7 @@ def is_empty_prompt(conditioning) -> bool:
 
 
 def _stored_empty_prompt(joint: JointModel) -> list:
-    if joint.empty_prompt is None:
-        raise ValueError("No prompt is connected and no embedding of the empty one is stored beside these adapters: "
+    if "" not in joint.prompts:
+        raise ValueError("No prompt is connected and no embedding of the empty one is stored beside these layers: "
                          "connect a CLIP Text Encode (its text may be empty).")
-    return [[joint.empty_prompt, {}]]
+    return [[joint.prompts[""], {}]]

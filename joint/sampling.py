@@ -5,7 +5,7 @@ N requests, P picture streams in row order, M streams with the text among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,8 +15,8 @@ from .adapters import ActiveAdapters, AdapterBank, AdapterSettings
 from .experts import Experts
 from .flow import euler, noise_conditions, schedule, stream_times
 from .layout import Layout, make_layout
-from .streams import Role, Task
-from .text_flow import TextSolver, text_time
+from .streams import Family, Role, Task
+from .text_flow import TextSolver, sample_tokens
 from .transformer import Host, joint_forward
 
 
@@ -73,14 +73,21 @@ class Texts:
     def context(self, task: Task, requests: int) -> tuple[Tensor, list[list[int]]]:
         """The texts [R, W, E] for `joint_forward`, and which one each stream of each request reads; requests are
         branch-major. Raises ValueError when a stream's own text is missing."""
-        family, first = task.family, len(self.branches)
-        own = [stream.name for stream, role in zip(family.streams, task.roles) if stream.prompt and role != Role.ABSENT]
-        if lacking := [name for name in own if name not in self.own]:
-            raise ValueError(f"The text of {', '.join(lacking)} is not embedded: a text encoder is needed.")
-        rows = {name: first + i for i, name in enumerate(own)}
-        clips = requests // first
-        index = [[rows.get(stream.name, n // clips) for stream in family.streams] for n in range(requests)]
-        return torch.cat([self.branches, *(self.own[name].to(self.branches) for name in own)]), index
+        clips = requests // len(self.branches)
+        index = [[n // clips] * len(task.roles) for n in range(requests)]
+        return with_own_texts(task.family, task.roles, self.branches, index, self.own)
+
+
+def with_own_texts(family: Family, roles: Sequence[Role], context: Tensor, index: list[list[int]],
+                   own: Mapping[str, Tensor]) -> tuple[Tensor, list[list[int]]]:
+    """Texts [R, W, E] and which one each stream of each request reads, with the fixed texts [1, W, E] of those present
+    streams that have one after them. Raises ValueError when one of these is missing."""
+    names = [stream.name for stream, role in zip(family.streams, roles) if stream.prompt and role != Role.ABSENT]
+    if lacking := [name for name in names if name not in own]:
+        raise ValueError(f"The text of {', '.join(lacking)} is not embedded: a text encoder is needed.")
+    rows = {name: len(context) + i for i, name in enumerate(names)}
+    return (torch.cat([context, *(own[name].to(context) for name in names)]),
+            [[rows.get(stream.name, row) for stream, row in zip(family.streams, request)] for request in index])
 
 
 def predict(engine: Engine, task: Task, x: Tensor, sigma: float, texts: Texts, *, ids: Tensor | None = None,
@@ -169,15 +176,10 @@ def sample_text(engine: Engine, task: Task, clean: Tensor, ids: Tensor, texts: T
     """Make the text [N, S] of given pictures: clean [N, P, C, F, Y, X], `ids` noise, `grid` [n + 1] the times 0..1 of
     the solver's n steps. `callback(i, ids)` sees the input of every step. A step in which no token jumps costs
     nothing."""
-    for i in range(solver.steps):
-        if callback is not None:
-            callback(i, ids)
-        wanted, logits = solver.wanted(i), None
-        if wanted is None or wanted.any():
-            _, logits = predict(engine, task, clean, 0.0, texts, ids=ids, text_time=text_time(float(grid[i])),
-                                wanted=wanted)
-        ids = solver.step(i, ids, logits)
-    return ids
+    def logits(ids: Tensor, time: float, wanted: Tensor | None) -> Tensor:
+        return predict(engine, task, clean, 0.0, texts, ids=ids, text_time=time, wanted=wanted)[1]
+
+    return sample_tokens(logits, ids, solver, grid, callback)
 
 
 def _repeat(state: Tensor | None, branches: int) -> Tensor | None:

@@ -9,6 +9,7 @@ samplers to the token), while most logits, and whole forwards, are not needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from typing import Protocol
 
@@ -147,3 +148,19 @@ class PublishedJoint:
         drawn = torch.multinomial(posterior.flatten(0, 1), 1, generator=self.generator).view_as(ids)
         chance = torch.rand(ids.shape, generator=self.generator, device=ids.device)
         return torch.where(chance < self.rates[step].item(), drawn, ids)
+
+
+def sample_tokens(logits: Callable[[Tensor, float, Tensor | None], Tensor], ids: Tensor, solver: TextSolver,
+                  grid: Tensor, callback: Callable[[int, Tensor], None] | None = None) -> Tensor:
+    """Make a text [N, S] of noise `ids` along the times `grid` [n + 1] of the solver's n steps.
+
+    `logits(ids, time, wanted)` asks the network, `time` in 0..1000; it is not asked in a step in which no token jumps.
+    `callback(i, ids)` sees the input of every step."""
+    for i in range(solver.steps):
+        if callback is not None:
+            callback(i, ids)
+        wanted, found = solver.wanted(i), None
+        if wanted is None or wanted.any():
+            found = logits(ids, text_time(float(grid[i])), wanted)
+        ids = solver.step(i, ids, found)
+    return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .caption import CaptionClip
 from .condition_mask import ConditionMask
 from .decode_layers import DecodeLayers
 from .densepose import DecodeDensePose, EncodeDensePose
@@ -14,6 +15,7 @@ from .joint_sampler import JointSampler
 from .load_layers import LoadLayers
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
+from .video_caption import VideoCaption
 
 
 class StrataExtension(ComfyExtension):
@@ -21,7 +23,7 @@ class StrataExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            LoadLayers, GatedLora, ConditionMask, JointSampler, DecodeLayers,
+            LoadLayers, GatedLora, ConditionMask, JointSampler, DecodeLayers, CaptionClip, VideoCaption,
             EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
         ]

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..comfy_host.latents import build_latent
+from ..comfy_host.choices import chosen_task, generate_choices
+from ..comfy_host.latents import KEY, build_latent
 from ..joint.families import FAMILIES, get_family
 from ..joint.streams import Family
 from .saying import say
 
 
+def joined_families() -> list[Family]:
+    """The families whose streams are all pictures; those with text have nodes of their own."""
+    return [family for family in FAMILIES.values() if not family.texts]
+
+
 def family_inputs(family: Family) -> list[io.Input]:
-    """A picture and a mask input for every layer of a family, pictures first, then the size to use without any.
+    """A picture and a mask input for every layer of a family, pictures first, then the size to use without any, and
+    where not all layers take part, which to generate.
 
     The size stands here and not beside the family for two reasons: each family has its own, and ComfyUI's frontend
     (seen in 1.49) fails to make a node whose choice holds sockets and no widget."""
@@ -35,7 +42,12 @@ def family_inputs(family: Family) -> list[io.Input]:
         io.Int.Input("length", default=family.frames, min=1, max=4096, step=1,
                      tooltip=f"Frames. Used when no layer is connected; the published models like {family.frames}."),
     ]
-    return pictures + masks + size
+    choice = [] if family.present is None else [
+        io.Combo.Input("generate", options=generate_choices(family),
+                       tooltip=f"What to make. A single layer is made from {family.layers[0]}, which you connect; "
+                               f"{family.layers[0]} from the one layer that you connect; two together from text. 'all "
+                               "other layers' is for variants that join more than two.")]
+    return pictures + masks + size + choice
 
 
 def describe(task, fit) -> str:
@@ -61,9 +73,10 @@ class ConditionMask(io.ComfyNode):
             description="Connect the layers you have; the others are generated. The node says which task that is.",
             inputs=[
                 io.DynamicCombo.Input(
-                    "family", options=[io.DynamicCombo.Option(f.name, family_inputs(f)) for f in FAMILIES.values()],
-                    tooltip="Which layers belong together. It must be the family of the adapters you load."),
-                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed once a picture is connected."),
+                    "family", options=[io.DynamicCombo.Option(f.name, family_inputs(f)) for f in joined_families()],
+                    tooltip="Which layers belong together. It must be the family of the layers you load."),
+                io.Vae.Input("vae", optional=True, tooltip="Needed once a picture is connected: the Wan 2.1 VAE, for "
+                                                           "unity Wan 2.2's."),
             ],
             outputs=[
                 io.Latent.Output(tooltip="All layers as one latent, for Strata Joint Sampler or any stock sampler."),
@@ -78,5 +91,6 @@ class ConditionMask(io.ComfyNode):
         sources = {layer: family[layer] for layer in chosen.layers if family.get(layer) is not None}
         masks = {layer: m for layer in chosen.layers if (m := family.get(f"{layer}_mask")) is not None}
         size = family["length"], family["height"], family["width"]
-        latent, task = build_latent(chosen, vae, sources, masks, size)
-        return io.NodeOutput(latent, str(task), ui=say(cls, describe(task, latent["strata"].fit)))
+        task = chosen_task(chosen, family.get("generate"), sources, masks)
+        latent = build_latent(task, vae, sources, masks, size)
+        return io.NodeOutput(latent, str(task), ui=say(cls, describe(task, latent[KEY].fit)))

@@ -43,7 +43,7 @@ class DecodeLayers(io.ComfyNode):
                         "layers come out untouched. Only connected outputs are decoded.",
             inputs=[
                 io.Latent.Input("latent", tooltip="From Strata Joint Sampler or any stock sampler."),
-                io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),
+                io.Vae.Input("vae", tooltip="The VAE of the layers: Wan 2.1's, for unity Wan 2.2's."),
             ],
             outputs=[(io.Mask if name == ALPHA_MASK else io.Image).Output(name, tooltip=_tooltip(name))
                      for name in OUTPUTS],
@@ -63,7 +63,7 @@ class DecodeLayers(io.ComfyNode):
                              "(saving and loading a latent, or joining latents, loses that).")
         names = connected_outputs(cls.hidden.prompt or {}, cls.hidden.unique_id)
         if names is None:
-            names = tuple(name for name in OUTPUTS if _layer(name) in joint.family.layers)
+            names = tuple(name for name in OUTPUTS if _layer(name) in joint.present)
         images = {layer: decode_layer(vae, latent, joint, layer) for layer in dict.fromkeys(map(_layer, names))}
         return io.NodeOutput(*(
             None if name not in names else as_mask(images[_layer(name)]) if name == ALPHA_MASK else images[name]

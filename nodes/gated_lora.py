@@ -14,12 +14,17 @@ ALL, SHARED = "all layers", "shared feed-forward"
 
 
 def layer_choices() -> list[str]:
-    """Every layer of every family, once, after the two choices that are no layer."""
-    return [ALL, SHARED, *dict.fromkeys(layer for family in FAMILIES.values() for layer in family.layers)]
+    """Every layer of every family with adapters, once, after the two choices that are no layer."""
+    families = (family for family in FAMILIES.values() if family.file_adapters)
+    return [ALL, SHARED, *dict.fromkeys(layer for family in families for layer in family.layers)]
 
 
 def changed_settings(joint, layer: str, strength: float, gate: Gate):
-    """The settings of a MODEL with one choice changed. Raises ValueError for a layer of another family."""
+    """The settings of a MODEL with one choice changed. Raises ValueError for a layer of another family, and for one
+    without adapters."""
+    if joint.bank is None:
+        raise ValueError(f"The layers of this MODEL ({joint.family.name}) have no adapters whose strength could be "
+                         "changed: leave Strata Gated LoRA out.")
     if layer == SHARED:
         return replace(joint.settings, ffn_strength=0.0 if gate is Gate.OFF else strength)
     settings = joint.settings

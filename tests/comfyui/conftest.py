@@ -13,6 +13,7 @@ ODD_NAME = "2-my.strata-0.1"
 BACKBONE = "wan2.1_t2v_14B_fp8_scaled.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
+BACKBONE_22, VAE_22 = "wan2.2_ti2v_5B_fp16.safetensors", "wan2.2_vae.safetensors"
 
 
 def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None:
@@ -34,9 +35,9 @@ def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None
 
 def write_base(base: Path) -> None:
     """A ComfyUI base directory with this pack, the tests' own packs, tiny models and the workflows' clips."""
-    from comfyui_strata.joint.families import FAMILIES
-    from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
-    from comfyui_strata.tests.tiny_wan import write_tiny_adapters, write_tiny_backbone
+    from comfyui_strata.joint.families import FAMILIES, UNITY
+    from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
+    from comfyui_strata.tests.tiny_wan import tiny_config, write_tiny_adapters, write_tiny_backbone, write_tiny_layers
 
     models = base / "models"
     for folder in ("diffusion_models", "text_encoders", "vae", "loras", "model_patches"):
@@ -44,8 +45,13 @@ def write_base(base: Path) -> None:
     write_tiny_backbone(models / "diffusion_models" / BACKBONE)
     write_tiny_umt5(models / "text_encoders" / TEXT_ENCODER, d_model=4096)
     write_tiny_vae(models / "vae" / VAE)
+    write_tiny_backbone(models / "diffusion_models" / BACKBONE_22, tiny_config(UNITY))
+    write_tiny_wan22_vae(models / "vae" / VAE_22)
     for family in FAMILIES.values():
-        write_tiny_adapters(models / "loras" / f"univid_{family.name}.safetensors", family)
+        if family.file_adapters:
+            write_tiny_adapters(models / "loras" / f"univid_{family.name}.safetensors", family)
+        else:
+            write_tiny_layers(models / "model_patches" / f"{family.name}.layers.safetensors", family)
     (base / "input").mkdir()
     for clip in (PACK / "workflows" / "assets").glob("*.mp4"):
         shrink(clip, base / "input" / clip.name)

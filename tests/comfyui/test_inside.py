@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_strata.joint.families import FAMILIES
+from comfyui_strata.joint.families import FAMILIES, UNITY
 from comfyui_strata.model_loaders.convert import convert
 from comfyui_strata.model_loaders.find_comfyui import comfyui_python
-from comfyui_strata.tests.tiny_files import write_tiny_vae
+from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
 from comfyui_strata.tests.tiny_wan import (
+    tiny_config,
     tiny_vocabulary,
     write_empty_prompt,
     write_tiny_adapters,
     write_tiny_backbone,
     write_tiny_checkpoint,
+    write_tiny_layers,
 )
 
 INSIDE = Path(__file__).parent / "inside"
@@ -38,13 +40,20 @@ def check_names() -> list[str]:
 
 def write_files(base: Path) -> None:
     """The tiny files that the checks load through ComfyUI's own loaders, laid out as --base-directory wants them."""
-    folders = {name: base / "models" / name for name in ("diffusion_models", "loras", "vae")}
+    folders = {name: base / "models" / name for name in ("diffusion_models", "loras", "vae", "text_encoders")}
     for folder in folders.values():
         folder.mkdir(parents=True)
     write_tiny_backbone(folders["diffusion_models"] / "wan.safetensors")
+    write_tiny_backbone(folders["diffusion_models"] / "wan22.safetensors", tiny_config(UNITY))
     write_tiny_vae(folders["vae"] / "vae.safetensors")
+    write_tiny_wan22_vae(folders["vae"] / "vae22.safetensors")
+    write_tiny_umt5(folders["text_encoders"] / "umt5.safetensors", d_model=4096)
     for family in FAMILIES.values():
-        write_empty_prompt(write_tiny_adapters(folders["loras"] / f"{family.name}.safetensors", family))
+        path = folders["loras"] / f"{family.name}.safetensors"
+        if family.file_adapters:
+            write_empty_prompt(write_tiny_adapters(path, family))
+        else:
+            write_tiny_layers(path, family)
 
 
 def write_converted(base: Path) -> None:

@@ -96,7 +96,7 @@ def check_prompt_a_layer_reaches_its_layer():
     from ....comfy_host.attach import attach_layers
     from ....joint.families import INTRINSIC
 
-    model = attach_layers(tiny.wan_model(num_layers=1), tiny.adapters(layers=1), INTRINSIC, None)
+    model = attach_layers(tiny.wan_model(num_layers=1), tiny.layers(layers=1), INTRINSIC, {})
     x, sigma = noise(1), torch.tensor(0.7)
     texts = tiny.text(1, texts=4)[0][0]
     other = texts.clone()

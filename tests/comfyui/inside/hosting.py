@@ -20,7 +20,7 @@ import nodes
 
 from ....comfy_host.attach import attach_layers, joint_model, with_settings
 from ....joint.adapters import Gate
-from ....joint.families import ALPHA, INTRINSIC
+from ....joint.families import ALPHA, FAMILIES, INTRINSIC
 from ....nodes.gated_lora import ALL, SHARED, GatedLora
 from ....nodes.joint_sampler import JointSampler
 from ....nodes.load_layers import LoadLayers, adapter_files
@@ -89,9 +89,9 @@ def check_attach_over_attach():
     said = []
     exact = replace(ALPHA, flow=replace(ALPHA.flow, round_time=None, shift=3.0))
     for family in (ALPHA, exact):
-        bank = tiny.adapters(ALPHA)
-        fresh = attach_layers(tiny.wan_model(), bank, family, None)
-        again = attach_layers(tiny.layered(INTRINSIC), bank, family, None)
+        bank = tiny.layers(ALPHA)
+        fresh = attach_layers(tiny.wan_model(), bank, family, {})
+        again = attach_layers(tiny.layered(INTRINSIC), bank, family, {})
         latent = tiny.latent("R2PFB", ALPHA)
         said.append(tiny.equal(f"shift {family.flow.shift:g}", tiny.ksampler(again, latent),
                                tiny.ksampler(fresh, latent)))
@@ -170,7 +170,7 @@ def check_gated_lora_node():
         tiny.equal("the given MODEL", made(model), published),
     ]
     # With every adapter off the layers still attend to each other, on the backbone alone: other adapters, same result.
-    other = attach_layers(model.clone(), tiny.adapters(seed=5), INTRINSIC, None)
+    other = attach_layers(model.clone(), tiny.layers(seed=5), INTRINSIC, {})
     said.append(tiny.equal("bare backbone", made(set_to(set_to(other, ALL, gate=Gate.OFF), SHARED, gate=Gate.OFF)),
                            made(bare)))
     said.append(tiny.raises(ValueError, "fg", "albedo", call=lambda: set_to(model, "fg")))
@@ -237,7 +237,7 @@ def load_layers(model, adapters: str = "intrinsic.safetensors", rounding: str = 
 def check_load_layers_node():
     """UNETLoader -> Strata Load Layers from models/loras: family, rank and shift are said, the empty prompt is found;
     the choices hold both files and no embedding; a missing file names both folders."""
-    assert adapter_files() == ["alpha.safetensors", "intrinsic.safetensors"], adapter_files()
+    assert adapter_files() == sorted(f"{name}.safetensors" for name in FAMILIES), adapter_files()
     base = nodes.UNETLoader().load_unet("wan.safetensors", "default")[0]
     said = []
     for name, family in (("intrinsic", INTRINSIC), ("alpha", ALPHA)):
@@ -245,7 +245,7 @@ def check_load_layers_node():
         model = node.result[0]
         shown = node.ui.as_dict()["text"][0]
         assert family.title in shown and "rank 4" in shown and "shift 5" in shown, shown
-        assert joint_model(model).family is family and joint_model(model).empty_prompt.shape == (1, 512, 4096)
+        assert joint_model(model).family is family and joint_model(model).prompts[""].shape == (1, 512, 4096)
         assert model.get_model_object("model_sampling").shift == 5.0
         latent = tiny.latent("R2AIN" if name == "intrinsic" else "R2PFB", family)
         said.append(tiny.keeps_given(name, tiny.ksampler(model, latent, tiny.text(dim=4096)), latent))
@@ -387,7 +387,7 @@ def check_joint_sampler_empty_prompt():
     """With an empty prompt cfg is 1 and the node says so: connected, or left open where its embedding is stored."""
     base, latent = nodes.UNETLoader().load_unet("wan.safetensors", "default")[0], tiny.latent()
     model = load_layers(base).result[0]
-    stored = joint_model(model).empty_prompt
+    stored = joint_model(model).prompts[""]
     spy = tiny.Spy(model)
     said = []
     for name, positive in (("connected", [[stored.clone(), {}]]), ("open", None)):
@@ -473,18 +473,18 @@ def check_wrong_models():
             "context_in_dim": 32, "hidden_size": 48, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1,
             "depth_single_blocks": 1, "axes_dim": [8, 8, 8], "theta": 10000, "qkv_bias": True, "guidance_embed": False,
             "txt_ids_dims": []}
-    loaded, said = tiny.adapters(), []
+    loaded, said = tiny.layers(), []
     for words, model in (
-        (("WAN22",), other_model("WAN22_T2V", **wan | {"model_type": "t2v", "in_dim": 48, "out_dim": 48})),
+        (("WAN22", "48"), other_model("WAN22_T2V", **wan | {"model_type": "t2v", "in_dim": 48, "out_dim": 48})),
         (("i2v",), other_model("WAN21_I2V", **wan | {"model_type": "i2v", "in_dim": 36})),
         (("Vace",), other_model("WAN21_Vace", **wan | {"model_type": "vace", "vace_layers": 1, "vace_in_dim": 96})),
         (("Flux",), other_model("Flux", **flux)),
     ):
-        said.append(tiny.raises(ValueError, *words, "Wan 2.1 text-to-video",
-                                call=lambda model=model: attach_layers(model, loaded, INTRINSIC, None)))
+        said.append(tiny.raises(ValueError, *words, "Wan2.1-T2V-14B",
+                                call=lambda model=model: attach_layers(model, loaded, INTRINSIC, {})))
     for change in ({"dim": 192}, {"ffn": 256}, {"layers": 3}):
         said.append(tiny.raises(ValueError, "2", "96", "128", call=lambda change=change: attach_layers(
-            tiny.wan_model(), tiny.adapters(**change), INTRINSIC, None)))
+            tiny.wan_model(), tiny.layers(**change), INTRINSIC, None)))
     return " ".join(said)
 
 

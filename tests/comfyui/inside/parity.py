@@ -14,6 +14,7 @@ from ....comfy_host.attach import attach_layers
 from ....joint.families import get_family, parse_task
 from ....joint.streams import Role
 from ....model_loaders.adapters import read_adapters
+from ....model_loaders.layer_files import LoadedLayers
 from . import tiny
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "unividx"
@@ -34,7 +35,8 @@ class Fixture:
         self.base = tiny.wan_model(state={k: v for k, v in weights.items() if not k.startswith("lora/")},
                                    **{k: c[k] for k in ("dim", "ffn_dim", "num_heads", "num_layers", "text_dim",
                                                         "freq_dim", "in_dim", "out_dim")})
-        self.model = attach_layers(self.base, loaded, self.family, None)
+        self.model = attach_layers(self.base, LoadedLayers(loaded.family, loaded.bank, None, None, loaded.rank, ()),
+                                   self.family, {})
         self.forward = load_file(FIXTURE / f"{name}_forward.safetensors")
         self.sample = load_file(FIXTURE / f"{name}_sample.safetensors")
 

@@ -7,11 +7,13 @@ M streams, T h w latent sizes, N clips. Errors are relative: max|ours - referenc
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import product
 
 import comfy.conds
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models
@@ -21,14 +23,21 @@ from torch import Tensor
 
 import nodes
 
-from ....comfy_host.attach import attach_layers
+from ....comfy_host.attach import attach_layers, joint_model
+from ....comfy_host.forward import KEY, Plan
+from ....comfy_host.sampling import absent_rows
+from ....joint.experts import Experts
 from ....joint.families import INTRINSIC, parse_task
-from ....joint.streams import Family, Role
+from ....joint.streams import Family, Role, Task
+from ....joint.wan import WanConfig
 from ....model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
-from ....model_loaders.adapters import LoadedAdapters, read_adapters
+from ....model_loaders.adapters import read_adapters
+from ....model_loaders.layer_files import LoadedLayers
 from ....model_loaders.layer_metadata import layer_metadata
+from ....model_loaders.vocabulary import Vocabulary, make_word_vocabulary
 
 DIM, FFN, HEADS, LAYERS, TEXT_DIM = 96, 128, 4, 2, 32
+WORDS = ("a", "red", "green", "ball", "cube", "on", "the", "table", "moves", "slowly")
 GRID = (2, 4, 6)  # T, h, w of most latents here
 CPU = torch.device("cpu")
 
@@ -93,11 +102,14 @@ def random_state(shapes: dict[str, torch.Size], seed: int) -> dict[str, Tensor]:
     return state
 
 
-def wan_model(seed: int = 0, state: dict[str, Tensor] | None = None, **changes):
-    """A stock MODEL: ComfyUI's WAN21 with its WanModel, float32, from `state` or random."""
+def wan_model(seed: int = 0, state: dict[str, Tensor] | None = None, family: Family = INTRINSIC, **changes):
+    """A stock MODEL: ComfyUI's WAN21, or WAN22 for its latents, with its WanModel, float32, from `state` or random."""
+    channels = family.latents.channels
     config = {"image_model": "wan2.1", "model_type": "t2v", "dim": DIM, "ffn_dim": FFN, "num_heads": HEADS,
-              "num_layers": LAYERS, "text_dim": TEXT_DIM, "freq_dim": 32, "in_dim": 16, "out_dim": 16, **changes}
-    about = comfy.supported_models.WAN21_T2V(config)
+              "num_layers": LAYERS, "text_dim": TEXT_DIM, "freq_dim": 32, "in_dim": channels, "out_dim": channels,
+              **changes}
+    kind = comfy.supported_models.WAN22_T2V if family.latents.cell == 16 else comfy.supported_models.WAN21_T2V
+    about = kind(config)
     about.set_inference_dtype(torch.float32, None)
     model = about.get_model({}, device=CPU)
     wan = model.diffusion_model
@@ -105,9 +117,24 @@ def wan_model(seed: int = 0, state: dict[str, Tensor] | None = None, **changes):
     return comfy.model_patcher.CoreModelPatcher(model, load_device=CPU, offload_device=CPU)
 
 
-def adapters(family: Family = INTRINSIC, seed: int = 0, **sizes: int) -> LoadedAdapters:
-    """The adapters of `adapter_tensors`, as a loader makes them."""
-    return read_adapters(adapter_tensors(family, seed, **sizes), "tiny", layer_metadata(family))
+def layers(family: Family = INTRINSIC, seed: int = 0, **sizes: int) -> LoadedLayers:
+    """What a loader makes of a family's file: the adapters of `adapter_tensors`, or random parts of its streams' own,
+    with a vocabulary of a few words."""
+    if family.file_adapters:
+        loaded = read_adapters(adapter_tensors(family, seed, **sizes), "tiny", layer_metadata(family))
+        return LoadedLayers(loaded.family, loaded.bank, None, None, loaded.rank, loaded.warnings)
+    channels, vocabulary = family.latents.channels, Vocabulary(make_word_vocabulary(WORDS), "tiny")
+    config = WanConfig(dim=DIM, ffn_dim=FFN, num_heads=HEADS, num_layers=sizes.get("layers", LAYERS),
+                       text_dim=TEXT_DIM, freq_dim=32, in_dim=channels, out_dim=channels)
+    experts = Experts(family, config, vocabulary.size if family.texts else 0, comfy.ops.manual_cast)
+    experts.load_state_dict(random_state({k: v.shape for k, v in experts.state_dict().items()}, 300 + seed))
+    return LoadedLayers(family, None, experts.requires_grad_(False), vocabulary if family.texts else None, None, ())
+
+
+def prompts(family: Family, tokens: int = 8, seed: int = 50) -> dict[str, Tensor]:
+    """Random embeddings of a family's fixed prompts."""
+    draw = torch.Generator().manual_seed(seed)
+    return {stream.name: torch.randn(1, tokens, TEXT_DIM, generator=draw) for stream in family.streams if stream.prompt}
 
 
 def adapter_tensors(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, ffn: int = FFN, layers: int = LAYERS,
@@ -126,9 +153,9 @@ def adapter_tensors(family: Family = INTRINSIC, seed: int = 0, dim: int = DIM, f
 
 def layered(family: Family = INTRINSIC, model=None, seed: int = 0):
     """A MODEL with layers, on `model` or a fresh one."""
-    model = wan_model() if model is None else model
+    model = wan_model(family=family) if model is None else model
     blocks = len(model.model.diffusion_model.blocks)
-    return attach_layers(model, adapters(family, seed, layers=blocks), family, None)
+    return attach_layers(model, layers(family, seed, layers=blocks), family, prompts(family))
 
 
 def text(seed: int = 1, tokens: int = 8, texts: int = 1, dim: int = TEXT_DIM) -> list:
@@ -137,11 +164,16 @@ def text(seed: int = 1, tokens: int = 8, texts: int = 1, dim: int = TEXT_DIM) ->
 
 
 def latent(task: str = "R2AIN", family: Family = INTRINSIC, grid: tuple[int, int, int] = GRID, seed: int = 0) -> dict:
-    """A LATENT of one clip: random pictures at given layers, zeros at generated ones, a whole-row noise_mask."""
-    roles = parse_task(family, task).roles
-    mask = torch.tensor([float(role is Role.TARGET) for role in roles]).view(-1, 1, 1, 1, 1).repeat(1, 1, *grid)
-    clean = torch.randn(len(roles), 16, *grid, generator=torch.Generator().manual_seed(seed))
-    return {"samples": clean * (1 - mask), "noise_mask": mask}
+    """A LATENT of one clip: random pictures at given layers, zeros at others, a noise_mask of whole rows."""
+    mask = row_mask(parse_task(family, task), grid)
+    clean = torch.randn(len(mask), family.latents.channels, *grid, generator=torch.Generator().manual_seed(seed))
+    return {"samples": clean * (mask == 0), "noise_mask": mask}
+
+
+def row_mask(task: Task, grid: Sequence[int]) -> Tensor:
+    """The noise_mask [M, 1, T, h, w] of a task whose layers are generated, given or absent as a whole."""
+    kept = {Role.TARGET: 1.0, Role.CONDITION: 0.0, Role.ABSENT: -1.0}
+    return torch.tensor([kept[role] for role in task.roles]).view(-1, 1, 1, 1, 1).repeat(1, 1, *grid)
 
 
 def join(*latents: dict) -> dict:
@@ -166,8 +198,9 @@ def sample_noise(model, latent: dict, noise: Tensor, positive=None, negative=Non
 
 
 def keeps_given(what: str, result: Tensor, latent: dict) -> str:
-    """Assert that a sampling's result is finite, holds what was given bit by bit, and generated something elsewhere."""
-    given = (latent["noise_mask"] == 0).expand_as(result)
+    """Assert that a sampling's result is finite, holds what was given or absent bit by bit, and generated something
+    elsewhere."""
+    given = (latent["noise_mask"] <= 0).expand_as(result)
     assert torch.isfinite(result).all(), f"{what}: not finite"
     assert torch.equal(result[given], latent["samples"][given]), f"{what}: what was given has changed"
     assert (result[~given] != latent["samples"][~given]).float().mean() > 0.99, f"{what}: nothing was generated"
@@ -192,12 +225,13 @@ class Spy:
         return [call[key] for call in self.calls]
 
 
-def network(model, x: Tensor, sigma: Tensor, context: Tensor, mask: Tensor | None) -> dict:
+def network(model, x: Tensor, sigma: Tensor, context: Tensor, mask: Tensor | None, plan: Plan | None = None) -> dict:
     """One call of the network through BaseModel.apply_model, as a sampler makes it: what the Spy saw of it."""
     spy = Spy(model)
     comfy.model_management.load_models_gpu([spy.model, *spy.model.get_nested_additional_models()])
     extra = {} if mask is None else {"denoise_mask": mask}
-    options = {**spy.model.model_options["transformer_options"], "wrappers": spy.model.wrappers}
+    options = {**spy.model.model_options["transformer_options"], "wrappers": spy.model.wrappers,
+               KEY: plan or Plan(absent_rows(mask, joint_model(model).family))}
     spy.model.model.apply_model(x, sigma.expand(x.shape[0]), c_crossattn=context, transformer_options=options, **extra)
     return spy.calls[0]
 

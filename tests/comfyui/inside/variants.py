@@ -44,7 +44,7 @@ def by_itself(family: Family, task: str, x: Tensor, context: Tensor) -> Tensor:
     model = empty_wan(WanConfig(dim=tiny.DIM, ffn_dim=tiny.FFN, num_layers=tiny.LAYERS, num_heads=tiny.HEADS,
                                 text_dim=tiny.TEXT_DIM, freq_dim=32))
     model.load_state_dict(stock.state_dict())
-    engine = Engine(model, tiny.adapters(family).bank, AdapterSettings.published(family), Host())
+    engine = Engine(model, tiny.layers(family).bank, AdapterSettings.published(family), Host())
     with torch.inference_mode():
         return predict(engine, parse_task(family, task), x.unsqueeze(0), float(SIGMA), Texts(context))[0][0]
 
@@ -87,4 +87,4 @@ def check_joined_channels_are_refused():
     """Layers of a backbone that holds all streams in its channels are refused in one sentence."""
     family = vary(INTRINSIC, Variant("always", "shared", "channel_concat"))
     return tiny.raises(ValueError, "channel_concat", "strata command", call=lambda: attach_layers(
-        tiny.wan_model(), tiny.adapters(family), family, None))
+        tiny.wan_model(), tiny.layers(family), family, None))

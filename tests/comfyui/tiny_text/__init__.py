@@ -1,6 +1,7 @@
-"""A test-only node pack: a loader that takes a tiny UMT5, since the stock CLIPLoader knows only umt5-xxl's sizes, and a
-VAE that tells the log whenever it decodes."""
+"""A test-only node pack: loaders that take a tiny UMT5 and a tiny Wan 2.2 VAE, since the stock ones know only the real
+sizes, and a VAE that tells the log whenever it decodes."""
 
+import comfy.ldm.wan.vae2_2
 import comfy.sd
 import comfy.utils
 import folder_paths
@@ -23,6 +24,32 @@ def sizes(state: dict[str, torch.Tensor]) -> dict[str, int]:
     }
 
 
+def load_tiny_umt5(name: str):
+    """The stock CLIP object for Wan on a UMT5 file of any size in models/text_encoders."""
+    state = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("text_encoders", name), safe_load=True)
+    config = sizes(state)
+    state[MARKER[0]] = torch.empty(MARKER[1])
+    return comfy.sd.load_text_encoder_state_dicts([state], clip_type=comfy.sd.CLIPType.WAN,
+                                                  model_options={"umt5xxl_model_config": config})
+
+
+def load_tiny_vae(name: str):
+    """The stock VAE object on a Wan 2.2 VAE file of any size in models/vae."""
+    state = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", name), safe_load=True)
+    module = comfy.ldm.wan.vae2_2
+    stock = module.WanVAE
+    dim, dec_dim = state["encoder.conv1.weight"].shape[0], state["decoder.head.0.gamma"].shape[0]
+
+    def small(**config):
+        return stock(**config | {"dim": dim, "dec_dim": dec_dim})
+
+    module.WanVAE = small
+    try:
+        return comfy.sd.VAE(sd=state)
+    finally:
+        module.WanVAE = stock
+
+
 class TinyUMT5Loader(io.ComfyNode):
     """A CLIP for Wan from a UMT5 file of any size."""
 
@@ -38,12 +65,25 @@ class TinyUMT5Loader(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip_name: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("text_encoders", clip_name)
-        state = comfy.utils.load_torch_file(path, safe_load=True)
-        config = sizes(state)
-        state[MARKER[0]] = torch.empty(MARKER[1])
-        return io.NodeOutput(comfy.sd.load_text_encoder_state_dicts(
-            [state], clip_type=comfy.sd.CLIPType.WAN, model_options={"umt5xxl_model_config": config}))
+        return io.NodeOutput(load_tiny_umt5(clip_name))
+
+
+class TinyVAE22Loader(io.ComfyNode):
+    """A VAE from a Wan 2.2 VAE file of any size."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TinyVAE22Loader",
+            display_name="Tiny Wan 2.2 VAE Loader (tests)",
+            category="Strata/tests",
+            inputs=[io.Combo.Input("vae_name", options=folder_paths.get_filename_list("vae"))],
+            outputs=[io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_tiny_vae(vae_name))
 
 
 class TellingVAE:
@@ -83,7 +123,7 @@ class TinyTextExtension(ComfyExtension):
     """What the tests add to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TinyUMT5Loader, TellDecodes]
+        return [TinyUMT5Loader, TinyVAE22Loader, TellDecodes]
 
 
 async def comfy_entrypoint() -> TinyTextExtension:
