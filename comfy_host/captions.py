@@ -180,9 +180,10 @@ def _noise_text(model, joint: JointModel, tokens: TokenSpec, job: TextJob) -> tu
 
 def _noise_video(model, joint: JointModel, tokens: TokenSpec, job: TextJob,
                  shape: Sequence[int]) -> tuple[torch.Generator, Tensor, Tensor]:
-    """The generator, the noise of the text and that of the video, which is drawn first, as published."""
+    """The generator of the text, its noise, and that of the video, which the published code draws from the same one."""
     generator = _generator(model, job)
-    noise = torch.randn(shape, generator=generator, device=generator.device).cpu()
+    noise = (torch.randn(shape, generator=generator, device=generator.device).cpu() if job.published
+             else comfy.sample.prepare_noise(torch.zeros(shape), job.seed))
     return generator, random_tokens(1, job.length or tokens.length, joint.vocabulary.size, generator), noise
 
 

@@ -32,7 +32,7 @@ class JointSampler(io.ComfyNode):
                              tooltip="Sampling steps; 0 takes the family's own (50; unity 20)."),
                 io.Float.Input("cfg", default=0.0, min=0.0, max=100.0, step=0.1,
                                tooltip="How strongly the prompt steers; 0 takes the family's own (intrinsic 5, alpha "
-                                       "and unity 1). With an empty prompt it is always 1, which also halves the time."),
+                                       "and unity 1). With an empty prompt it is always 1, in half the time."),
             ],
             outputs=[io.Latent.Output(tooltip="All layers; given ones exactly as they were.")],
             hidden=[io.Hidden.unique_id],

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from comfyui_strata.captioning import Captioner, CaptionSettings
+from comfyui_strata.model_loaders.model_set import ModelSet
 from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_22, TEXT_ENCODER, VAE, VAE_22
 from comfyui_strata.tests.comfyui.graphs import read_pictures
 from comfyui_strata.tests.comfyui.live import Comfy, Run
@@ -165,6 +167,22 @@ def test_list_of_clips_gives_a_list_of_captions(comfy, seed):
     run = comfy.check(prompt | told(["caption", 1], ["alone 0", 1], ["alone 3", 1]))
     listed = run.outputs["told caption 1"]["text"]
     assert listed == [text_of(run, ["alone 0", 1]), text_of(run, ["alone 3", 1])] and listed[0] != listed[1]
+
+
+def test_caption_is_that_of_the_command_line(comfy, seed):
+    """The node and `strata caption` write the same tokens about the same pictures with the same seed."""
+    models = comfy.base / "models"
+    prompt = vigu() | clip_nodes(9) | {
+        "caption": caption(seed, ["clip", 0], steps=30),
+        "saved": node("SaveImage", images=["clip", 0], filename_prefix=f"caption {seed}/frame")}
+    run = comfy.check(prompt | told(["caption", 0], ["caption", 1]))
+    frames = comfy.fetch(run.files("saved")[0]).parent
+    files = ModelSet(models / "diffusion_models" / BACKBONE, models / "model_patches" / "vigu.layers.safetensors",
+                     models / "vae" / VAE, None)
+    settings = CaptionSettings(steps=30, length=12, seed=seed, size=(48, 64), frames=9)
+    made = Captioner(files, settings).caption(frames)
+    assert " ".join(map(str, made.tokens[0])) == text_of(run, ["caption", 1])
+    assert made.text == text_of(run, ["caption", 0])
 
 
 def test_interrupt_in_a_caption(comfy, seed):

@@ -6,7 +6,9 @@ import torch
 import torch._dynamo
 from comfy_extras import nodes_easycache, nodes_torch_compile
 
-from . import tiny
+from ....comfy_host.captions import TextJob, caption_clip
+from ....joint.families import UNITY, VIGU
+from . import latents, tiny
 
 STEPS = 8
 
@@ -74,6 +76,18 @@ def check_torch_compile():
         said.append(tiny.equal("uncompiled", tiny.ksampler(model, latent, steps=2), plain))
     said.append(tiny.equal("plain MODEL", tiny.ksampler(base, empty, steps=2), picture))
     return "; ".join(said)
+
+
+def check_torch_compile_of_other_families():
+    """So do streams with parts of their own: a layer beside rgb (1e-5), and a caption, word for word."""
+    unity, latent = tiny.layered(UNITY), tiny.latent("R2D", UNITY)
+    compiled = nodes_torch_compile.TorchCompileModel.execute(unity, "eager").result[0]
+    said = [tiny.within("R2D", tiny.ksampler(compiled, latent, steps=2), tiny.ksampler(unity, latent, steps=2), 1e-5)]
+    vigu, clip, job = tiny.layered(VIGU), latents.clip(5, (48, 64)), TextJob(steps=6, length=12)
+    compiled = nodes_torch_compile.TorchCompileModel.execute(vigu, "eager").result[0]
+    texts = [caption_clip(model, latents.tiny_vae(), clip, job) for model in (compiled, vigu)]
+    assert texts[0] == texts[1], texts
+    return "; ".join([*said, texts[0].text])
 
 
 def check_torch_compile_of_deep_models():
