@@ -42,8 +42,8 @@ def _adapters(family: str) -> Files:
 
 
 def _converted(family: str, checkpoint: str, vae: dict, wan: str, **titles) -> Files:
-    origin = (f"{family}.*: made by `strata convert` of {checkpoint}, which trained Wan, too: the stock model does not "
-              "serve. docs/models.md in this pack shows how.")
+    origin = (f"{family}.*: both made by `strata convert` from {checkpoint} (docs/models.md in this pack). Its Wan was "
+              "trained with the layers: the stock one does not serve.")
     return Files(model_file("diffusion_models", f"{family}.wan.safetensors"), vae,
                  model_file("loras", f"{family}.layers.safetensors"), origin, wan, **titles)
 
@@ -170,5 +170,5 @@ def save_pictures(g: Graph, folder: str, name: str, images: tuple[int, int]) -> 
 def write_text(g: Graph, folder: str, name: str, source: tuple[int, int], title: str, form: str = "txt") -> None:
     """Anything that can be written as text, shown on a node and as a file."""
     shown = g.add("PreviewAny", title=title, wide=400, room=190, source=source)
-    g.add("SaveText", title=f"Save {name}", wide=400, room=90, text=shown["STRING"], filename_prefix=f"strata/{folder}/{name}",
-          format=form)
+    g.add("SaveText", title=f"Save {name}", wide=400, room=90, text=shown["STRING"],
+          filename_prefix=f"strata/{folder}/{name}", format=form)

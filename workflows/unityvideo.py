@@ -18,40 +18,41 @@ NIGHT = "A woman in a yellow raincoat waves at the camera on a wet street at nig
 
 def gray_depth(g: Graph, layer: tuple[int, int]) -> None:
     """Depth as ControlNets take it."""
-    depth = g.add("StrataDecodeDepth", title="Decode Depth: gray, white is near", depth_layer=layer)
+    depth = g.add("StrataDecodeDepth", title="Decode Depth: white is near", wide=260, depth_layer=layer)
     g.column()
     save_pictures(g, "rgb_to_depth", "depth_gray", depth["depth"])
 
 
 def motion(g: Graph, layer: tuple[int, int]) -> None:
     """Motion vectors as a picture."""
-    vectors = g.add("StrataDecodeFlow", title="Decode Flow: x in red, y in green", flow_layer=layer)
+    vectors = g.add("StrataDecodeFlow", title="Decode Flow: x red, y green", wide=260, flow_layer=layer)
     g.column()
     save_pictures(g, "rgb_to_flow", "motion", vectors["flow"])
 
 
 def pose(g: Graph, layer: tuple[int, int]) -> None:
     """Keypoints as pose nodes exchange them."""
-    keypoints = g.add("StrataDecodeSkeleton", title="Decode Skeleton: keypoints", skeleton_layer=layer)
+    keypoints = g.add("StrataDecodeSkeleton", title="Decode Skeleton: keypoints", wide=260, skeleton_layer=layer)
     g.column()
     write_text(g, "rgb_to_skeleton", "pose", keypoints["keypoints"], "The pose, as JSON", "json")
 
 
 def object_mask(g: Graph, layer: tuple[int, int]) -> None:
     """The mask of one object."""
-    found = g.add("StrataDecodeSegmentation", title="Decode Segmentation: one object", room=90,
+    found = g.add("StrataDecodeSegmentation", title="Decode Segmentation: an object", wide=260, room=90,
                   segmentation_layer=layer, id=1)
     _save_mask(g, "rgb_to_segmentation", "object_mask", found["mask"])
 
 
 def body_part(g: Graph, layer: tuple[int, int]) -> None:
     """The mask of one part of the body."""
-    found = g.add("StrataDecodeDensePose", title="Decode DensePose: one part", densepose_layer=layer, part="head")
+    found = g.add("StrataDecodeDensePose", title="Decode DensePose: a part", wide=260, densepose_layer=layer,
+                  part="head")
     _save_mask(g, "rgb_to_densepose", "part_mask", found["mask"])
 
 
 def _save_mask(g: Graph, folder: str, name: str, mask: tuple[int, int]) -> None:
-    picture = g.add("MaskToImage", title="The mask as a picture", mask=mask)
+    picture = g.add("MaskToImage", title="The mask as a picture", wide=260, mask=mask)
     g.column()
     save_pictures(g, folder, name, picture["IMAGE"])
 
@@ -77,7 +78,7 @@ LAYERS = {
 def rgb_to_layer(g: Graph, layer: str) -> None:
     task, clip, words, about, read = LAYERS[layer]
     m = Models(g, "unity", f"## The {layer} of a shot ({task})\n\n{about}\n\nThe plate is given and comes out "
-               f"untouched. The prompt helps, and may stay empty. {SIZE}", height=580)
+               f"untouched. The prompt helps, and may stay empty. {SIZE}")
     g.group("2. Your plate", "green")
     plate = read_clip(g, clip, "Your plate")
     g.group(f"3. Make the {layer}", "amber")
@@ -104,21 +105,21 @@ def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words
     write_clips(g, g.name, {"rgb": decode(g, m, made["LATENT"])["rgb"]}, fps)
 
 
-def encode_depth(g: Graph, title: str, depth: tuple[int, int]) -> Handle:
+def encode_depth(g: Graph, depth: tuple[int, int]) -> Handle:
     """The depth layer, and a look at it."""
-    layer = g.add("StrataEncodeDepth", title=title, room=70, depth=depth)
-    g.add("PreviewImage", title="The layer: red is near", room=240, images=layer["depth_layer"])
+    layer = g.add("StrataEncodeDepth", title="Strata Encode Depth", wide=340, room=70, depth=depth)
+    g.add("PreviewImage", title="The layer: red is near", wide=340, room=240, images=layer["depth_layer"])
     return layer
 
 
 def depth_to_video(g: Graph) -> None:
     m = Models(g, "unity", "## A video that follows a depth clip (D2R)\n\nGiven: a gray depth clip, white near, from a "
                "renderer or any depth node. **Encode Depth** gives it the layer's colours; for another kind of depth "
-               f"choose its form there. The prompt says what is seen.\n\n{SIZE}", height=580)
+               f"choose its form there. The prompt says what is seen.\n\n{SIZE}")
     g.group("2. Your depth", "green")
     depth = read_clip(g, "wave_depth.mp4", "Your depth, white is near", room=300)
     g.column()
-    layer = encode_depth(g, "Strata Encode Depth", depth["images"])
+    layer = encode_depth(g, depth["images"])
     from_layer(g, m, "depth", layer["depth_layer"], NIGHT, depth["fps"])
 
 
@@ -126,7 +127,7 @@ def skeleton_to_video(g: Graph) -> None:
     m = Models(g, "unity", "## A video that follows a pose (K2R)\n\nGiven: a clip of a drawn OpenPose skeleton. "
                "**Decode Skeleton** reads the joints of one person, **Encode Skeleton** draws them in clean lines. "
                "Any node that gives keypoints may take the first one's place, such as *SDPose Keypoint Extractor*. "
-               f"The prompt says who moves, and where.\n\n{SIZE}", height=600)
+               f"The prompt says who moves, and where.\n\n{SIZE}")
     g.group("2. Your pose", "green")
     drawn = read_clip(g, "wave_pose.mp4", "Your drawn pose", room=300)
     g.column()
@@ -140,13 +141,13 @@ def depth_anything_to_video(g: Graph) -> None:
     m = Models(g, "unity", "## A new video in the depth of your shot (D2R)\n\nComfyUI's own **Depth Anything 3** finds "
                "the depth of your plate, **Encode Depth** makes the depth layer of it, with one range for the whole "
                "clip, and a new video is made in that depth. The prompt says what is seen.\n\n" + SIZE,
-               more=(DEPTH_ANYTHING,), height=600)
+               more=(DEPTH_ANYTHING,))
     g.group("2. Your plate and its depth", "green")
     plate = read_clip(g, "room.mp4", "Your plate")
     g.column()
     model = g.add("LoadDA3Model", wide=340, models=[DEPTH_ANYTHING], model_name=DEPTH_ANYTHING["name"])
     found = g.add("DA3Inference", wide=340, da3_model=model["DA3_MODEL"], image=plate["images"])
-    layer = encode_depth(g, "Strata Encode Depth", found["da3_geometry"])
+    layer = encode_depth(g, found["da3_geometry"])
     from_layer(g, m, "depth", layer["depth_layer"], "An astronaut in a white suit climbs wide steps of ice under a "
                "green aurora.", plate["fps"])
 

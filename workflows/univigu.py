@@ -19,7 +19,7 @@ def caption(g: Graph) -> None:
     m = Models(g, "vigu", "## What a clip shows, in words\n\n**Strata Caption** writes a caption of your clip; it "
                "needs no text encoder. The text grows on the node while it is made. Another seed gives other words.\n\n"
                f"{SIZE} Your clip is scaled and cut to that; of a longer one frames are taken evenly, or one stretch "
-               "after the other is captioned (long_clips, among the advanced inputs).", text=False, height=520)
+               "after the other is captioned (long_clips, among the advanced inputs).", text=False)
     g.group("2. Your clip", "green")
     clip = read_clip(g, "person.mp4", "Your clip")
     g.group("3. Caption it", "amber")
@@ -32,8 +32,7 @@ def caption_edited_to_video(g: Graph) -> None:
     m = Models(g, "vigu", "## Change the words, and make the clip anew\n\nYour clip is captioned, ComfyUI's own text "
                "nodes edit the caption, and **Strata Video + Caption** makes a new clip *from these words*, as long as "
                "yours. Both are saved side by side: yours left, the new one right.\n\nWords that the caption does "
-               "not hold are not replaced: read the caption first. All of it has to fit into 256 tokens.\n\n" + SIZE,
-               height=600)
+               "not hold are not replaced: read the caption first. All of it has to fit into 256 tokens.\n\n" + SIZE)
     g.group("2. Your clip", "green")
     clip = read_clip(g, "person.mp4", "Your clip")
     size = g.add("GetImageSize", title="Its length", image=clip["images"])
@@ -47,7 +46,7 @@ def caption_edited_to_video(g: Graph) -> None:
                    string_b="Snow falls behind the windows.", delimiter=" ")
     g.add("PreviewAny", title="The new words", wide=340, room=190, source=edited["STRING"])
     g.group("5. Make the video", "amber")
-    new = g.add("StrataVideoCaption", title="Strata Video + Caption: from these words", wide=380, room=300,
+    new = g.add("StrataVideoCaption", title="Strata Video + Caption: from these words", wide=380, room=200,
                 model=m.model, clip=m.clip, vae=m.vae, prompt=edited["STRING"], mode=GIVEN_WORDS,
                 length=size["batch_size"], seed=1)
     g.group("6. Look at both and save them", "violet")
@@ -63,9 +62,9 @@ def caption_edited_to_video(g: Graph) -> None:
 def text_to_video_with_caption(g: Graph) -> None:
     m = Models(g, "vigu", "## A video, and what it shows in words\n\n**Strata Video + Caption** makes a video of your "
                "prompt and, beside it, a caption that says more than the prompt does. Both are made together, step by "
-               f"step. It steers away from the empty prompt; there is no negative one.\n\n{SIZE}", height=520)
+               f"step. It steers away from the empty prompt; there is no negative one.\n\n{SIZE}")
     g.group("2. Make the video and its caption", "amber")
-    made = g.add("StrataVideoCaption", title="Strata Video + Caption: both together", wide=400, room=400, model=m.model,
+    made = g.add("StrataVideoCaption", title="Strata Video + Caption: both together", wide=400, room=240, model=m.model,
                  clip=m.clip, vae=m.vae, prompt="A dog runs along a beach at sunrise, waves roll in behind it.",
                  seed=1)
     g.group("3. Look at them and save them", "violet")
@@ -79,7 +78,7 @@ def relight_foreground_with_caption(g: Graph) -> None:
                "other light, a **caption** of the shot is the prompt for that, and the foreground in its new light is "
                "put over the plate.\n\n**One loaded model for two families**: intrinsic and alpha both ride on the "
                "Wan 2.1 14B that is loaded once; each Load Layers adds only its adapters. The caption's layers were "
-               "trained with a Wan 1.3B of their own, so that one is loaded beside it.", height=760)
+               "trained with a Wan 1.3B of their own, so that one is loaded beside it.", height=560)
     g.group("2. Your plate, and what it shows", "green")
     plate = read_clip(g, "person.mp4", "Your plate")
     g.column()
