@@ -20,35 +20,35 @@ def gray_depth(g: Graph, layer: tuple[int, int]) -> None:
     """Depth as ControlNets take it."""
     depth = g.add("StrataDecodeDepth", title="Decode Depth: white is near", wide=260, depth_layer=layer)
     g.column()
-    save_pictures(g, "rgb_to_depth", "depth_gray", depth["depth"])
+    save_pictures(g, "depth", "depth_gray", depth["depth"])
 
 
 def motion(g: Graph, layer: tuple[int, int]) -> None:
     """Motion vectors as a picture."""
     vectors = g.add("StrataDecodeFlow", title="Decode Flow: x red, y green", wide=260, flow_layer=layer)
     g.column()
-    save_pictures(g, "rgb_to_flow", "motion", vectors["flow"])
+    save_pictures(g, "flow", "motion", vectors["flow"])
 
 
 def pose(g: Graph, layer: tuple[int, int]) -> None:
     """Keypoints as pose nodes exchange them."""
     keypoints = g.add("StrataDecodeSkeleton", title="Decode Skeleton: keypoints", wide=260, skeleton_layer=layer)
     g.column()
-    write_text(g, "rgb_to_skeleton", "pose", keypoints["keypoints"], "The pose, as JSON", "json")
+    write_text(g, "skeleton", "pose", keypoints["keypoints"], "The pose, as JSON", "json")
 
 
 def object_mask(g: Graph, layer: tuple[int, int]) -> None:
     """The mask of one object."""
-    found = g.add("StrataDecodeSegmentation", title="Decode Segmentation: an object", wide=260, room=90,
+    found = g.add("StrataDecodeSegmentation", title="Decode Segmentation", wide=260, room=90,
                   segmentation_layer=layer, id=1)
-    _save_mask(g, "rgb_to_segmentation", "object_mask", found["mask"])
+    _save_mask(g, "segmentation", "object_mask", found["mask"])
 
 
 def body_part(g: Graph, layer: tuple[int, int]) -> None:
     """The mask of one part of the body."""
-    found = g.add("StrataDecodeDensePose", title="Decode DensePose: a part", wide=260, densepose_layer=layer,
+    found = g.add("StrataDecodeDensePose", title="Decode DensePose", wide=260, densepose_layer=layer,
                   part="head")
-    _save_mask(g, "rgb_to_densepose", "part_mask", found["mask"])
+    _save_mask(g, "densepose", "part_mask", found["mask"])
 
 
 def _save_mask(g: Graph, folder: str, name: str, mask: tuple[int, int]) -> None:
@@ -90,7 +90,7 @@ def rgb_to_layer(g: Graph, layer: str) -> None:
     g.group("4. Read it and save it", "violet")
     shown = decode(g, m, made["LATENT"])
     read(g, shown[layer])
-    write_clips(g, f"rgb_to_{layer}", {layer: shown[layer]}, plate["fps"])
+    write_clips(g, layer, {layer: shown[layer]}, plate["fps"])
 
 
 def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words: str, fps: tuple[int, int]) -> None:
@@ -102,7 +102,7 @@ def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words
     made = g.add("StrataJointSampler", title="Strata Joint Sampler: the video", wide=380, room=300, model=m.model,
                  latent=asked["LATENT"], seed=1, **text)
     g.group("4. Look at it and save it", "violet")
-    write_clips(g, g.name, {"rgb": decode(g, m, made["LATENT"])["rgb"]}, fps)
+    write_clips(g, f"from_{layer}", {"rgb": decode(g, m, made["LATENT"])["rgb"]}, fps)
 
 
 def encode_depth(g: Graph, depth: tuple[int, int]) -> Handle:

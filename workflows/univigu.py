@@ -56,7 +56,7 @@ def caption_edited_to_video(g: Graph) -> None:
                   width=size["width"], height=size["height"], crop="center")
     both = g.add("ImageStitch", title="Yours left, the new one right", wide=260, image1=yours["IMAGE"],
                  direction="right", match_image_size=False, image2=new["video"])
-    write_clips(g, g.name, {"video": new["video"], "beside": both["IMAGE"]}, clip["fps"])
+    write_clips(g, "new_words", {"video": new["video"], "beside": both["IMAGE"]}, clip["fps"])
 
 
 def text_to_video_with_caption(g: Graph) -> None:
@@ -68,8 +68,8 @@ def text_to_video_with_caption(g: Graph) -> None:
                  clip=m.clip, vae=m.vae, prompt="A dog runs along a beach at sunrise, waves roll in behind it.",
                  seed=1)
     g.group("3. Look at them and save them", "violet")
-    write_text(g, g.name, "caption", made["caption"], "What it shows")
-    write_clips(g, g.name, {"video": made["video"]}, 16)
+    write_text(g, "with_caption", "caption", made["caption"], "What it shows")
+    write_clips(g, "with_caption", {"video": made["video"]}, 16)
 
 
 def relight_foreground_with_caption(g: Graph) -> None:
@@ -110,7 +110,7 @@ def relight_foreground_with_caption(g: Graph) -> None:
     g.group("7. Over the plate, and save", "violet")
     alpha = decode(g, m, cut["LATENT"])
     picture = decode(g, m, relit["LATENT"])
-    joined = g.add("ImageCompositeMasked", title="Relit foreground over the plate", wide=260,
+    joined = g.add("ImageCompositeMasked", title="Relit, over the plate", wide=260,
                    destination=plate["images"], source=picture["rgb"], mask=alpha["alpha_mask"])
     write_clips(g, "relight_foreground", {"relit": joined["IMAGE"], "alpha": alpha["alpha"]}, plate["fps"])
 
