@@ -115,9 +115,9 @@ def _listed(file: dict) -> list[dict]:
     return [file] if "url" in file else []
 
 
-def read_clip(g: Graph, file: str, title: str, room: int = 220) -> Handle:
-    """A clip's frames and rate: outputs "images" and "fps"; `room` as `Graph.add` has it, 300 for a square clip."""
-    video = g.add("LoadVideo", title=title, room=room, file=file)
+def read_clip(g: Graph, file: str, title: str, square: bool = False) -> Handle:
+    """A clip's frames and rate: outputs "images" and "fps". A square picture needs a higher node."""
+    video = g.add("LoadVideo", title=title, room=300 if square else 220, file=file)
     return g.add("GetVideoComponents", title="Its frames", video=video["VIDEO"])
 
 
@@ -149,7 +149,7 @@ def decode(g: Graph, m: Models, latent: tuple[int, int]) -> Handle:
     return g.add("StrataDecodeLayers", title="Strata Decode Layers", wide=260, latent=latent, vae=m.vae)
 
 
-def write_clips(g: Graph, folder: str, images: dict[str, tuple[int, int]], fps) -> None:
+def write_clips(g: Graph, folder: str, images: dict[str, tuple[int, int]], fps, square: bool = False) -> None:
     """One video file per layer, with a player on its node, in columns right of what stands there."""
     g.column()
     videos = {name: g.add("CreateVideo", title=f"{name} as a clip", wide=240, images=frames, fps=fps, bit_depth=8)
@@ -157,7 +157,7 @@ def write_clips(g: Graph, folder: str, images: dict[str, tuple[int, int]], fps) 
     for index, (name, video) in enumerate(videos.items()):
         if index % 2 == 0:
             g.column()
-        g.add("SaveVideo", title=f"Save {name}", wide=340, room=230, video=video["VIDEO"],
+        g.add("SaveVideo", title=f"Save {name}", wide=340, room=350 if square else 230, video=video["VIDEO"],
               filename_prefix=f"strata/{folder}/{name}")
 
 

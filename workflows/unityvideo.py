@@ -93,7 +93,8 @@ def rgb_to_layer(g: Graph, layer: str) -> None:
     write_clips(g, layer, {layer: shown[layer]}, plate["fps"])
 
 
-def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words: str, fps: tuple[int, int]) -> None:
+def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words: str, fps: tuple[int, int],
+               square: bool = False) -> None:
     """The groups that make a video of a layer and a prompt."""
     g.group("3. Make the video", "amber")
     asked = layers(g, m, "unity", f"the {layer} is given", generate="rgb", **{layer: pictures})
@@ -102,7 +103,7 @@ def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words
     made = g.add("StrataJointSampler", title="Strata Joint Sampler: the video", wide=380, room=300, model=m.model,
                  latent=asked["LATENT"], seed=1, **text)
     g.group("4. Look at it and save it", "violet")
-    write_clips(g, f"from_{layer}", {"rgb": decode(g, m, made["LATENT"])["rgb"]}, fps)
+    write_clips(g, f"from_{layer}", {"rgb": decode(g, m, made["LATENT"])["rgb"]}, fps, square)
 
 
 def encode_depth(g: Graph, depth: tuple[int, int]) -> Handle:
@@ -117,10 +118,10 @@ def depth_to_video(g: Graph) -> None:
                "renderer or any depth node. **Encode Depth** gives it the layer's colours; for another kind of depth "
                f"choose its form there. The prompt says what is seen.\n\n{SIZE}")
     g.group("2. Your depth", "green")
-    depth = read_clip(g, "wave_depth.mp4", "Your depth, white is near", room=300)
+    depth = read_clip(g, "wave_depth.mp4", "Your depth, white is near", square=True)
     g.column()
     layer = encode_depth(g, depth["images"])
-    from_layer(g, m, "depth", layer["depth_layer"], NIGHT, depth["fps"])
+    from_layer(g, m, "depth", layer["depth_layer"], NIGHT, depth["fps"], square=True)
 
 
 def skeleton_to_video(g: Graph) -> None:
@@ -129,12 +130,12 @@ def skeleton_to_video(g: Graph) -> None:
                "Any node that gives keypoints may take the first one's place, such as *SDPose Keypoint Extractor*. "
                f"The prompt says who moves, and where.\n\n{SIZE}")
     g.group("2. Your pose", "green")
-    drawn = read_clip(g, "wave_pose.mp4", "Your drawn pose", room=300)
+    drawn = read_clip(g, "wave_pose.mp4", "Your drawn pose", square=True)
     g.column()
     keypoints = g.add("StrataDecodeSkeleton", title="Decode Skeleton: read the joints", skeleton_layer=drawn["images"])
     layer = g.add("StrataEncodeSkeleton", title="Strata Encode Skeleton", keypoints=keypoints["keypoints"])
     g.add("PreviewImage", title="The layer", room=240, images=layer["skeleton_layer"])
-    from_layer(g, m, "skeleton", layer["skeleton_layer"], NIGHT, drawn["fps"])
+    from_layer(g, m, "skeleton", layer["skeleton_layer"], NIGHT, drawn["fps"], square=True)
 
 
 def depth_anything_to_video(g: Graph) -> None:

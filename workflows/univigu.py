@@ -35,7 +35,7 @@ def caption_edited_to_video(g: Graph) -> None:
                "not hold are not replaced: read the caption first. All of it has to fit into 256 tokens.\n\n" + SIZE)
     g.group("2. Your clip", "green")
     clip = read_clip(g, "person.mp4", "Your clip")
-    size = g.add("GetImageSize", title="Its length", image=clip["images"])
+    size = g.add("GetImageSize", title="Its length", room=60, image=clip["images"])
     g.group("3. Caption it", "amber")
     made = captioned(g, m, clip["images"], m.model)
     g.add("PreviewAny", title="The caption", wide=380, room=190, source=made["caption"])
@@ -46,12 +46,12 @@ def caption_edited_to_video(g: Graph) -> None:
                    string_b="Snow falls behind the windows.", delimiter=" ")
     g.add("PreviewAny", title="The new words", wide=340, room=190, source=edited["STRING"])
     g.group("5. Make the video", "amber")
-    new = g.add("StrataVideoCaption", title="Strata Video + Caption: from these words", wide=380, room=200,
+    new = g.add("StrataVideoCaption", title="Strata Video + Caption: from these words", wide=380, room=290,
                 model=m.model, clip=m.clip, vae=m.vae, prompt=edited["STRING"], mode=GIVEN_WORDS,
                 length=size["batch_size"], seed=1)
     g.group("6. Look at both and save them", "violet")
     # Two of one size have an even width together, as video files want it.
-    size = g.add("GetImageSize", title="Its size", wide=260, image=new["video"])
+    size = g.add("GetImageSize", title="Its size", wide=260, room=60, image=new["video"])
     yours = g.add("ImageScale", title="Yours in that size", wide=260, image=clip["images"], upscale_method="lanczos",
                   width=size["width"], height=size["height"], crop="center")
     both = g.add("ImageStitch", title="Yours left, the new one right", wide=260, image1=yours["IMAGE"],
@@ -64,7 +64,7 @@ def text_to_video_with_caption(g: Graph) -> None:
                "prompt and, beside it, a caption that says more than the prompt does. Both are made together, step by "
                f"step. It steers away from the empty prompt; there is no negative one.\n\n{SIZE}")
     g.group("2. Make the video and its caption", "amber")
-    made = g.add("StrataVideoCaption", title="Strata Video + Caption: both together", wide=400, room=240, model=m.model,
+    made = g.add("StrataVideoCaption", title="Strata Video + Caption: both together", wide=400, room=290, model=m.model,
                  clip=m.clip, vae=m.vae, prompt="A dog runs along a beach at sunrise, waves roll in behind it.",
                  seed=1)
     g.group("3. Look at them and save them", "violet")
