@@ -55,7 +55,7 @@ def measure(trial: Trial, models: ModelSet, report: Report) -> None:
     _write(trial, report)  # now, so that a place that cannot be written to costs no sampling
     steps = len(plan.seeds) * len(plan.tasks) * plan.steps
     with tqdm(total=steps, desc="eval", unit="step", disable=None) as bar:
-        for result in evaluate(engine, vae, plan, texts, loaded.vocabulary, on_step=bar.update):
+        for result in evaluate(engine, vae, plan, texts, bar.update, loaded.vocabulary):
             report.add(result)
             _write(trial, report)
             if trial.pictures and set(result.task.targets) & set(plan.family.pictures):
@@ -69,7 +69,8 @@ def _texts(trial: Trial, models: ModelSet) -> Texts | None:
     family, zeros = plan.family, plan.family.no_prompt == "zeros"
     readers = [str(task) for task in plan.tasks if task.uses_text]
     if readers and models.text_encoder is None:
-        say(f"Warning: without a text encoder no prompt stands in for those of the shots ({', '.join(readers)}).")
+        nothing = "no prompt" if zeros else "the empty prompt"
+        say(f"Warning: without a text encoder {nothing} stands in for captions ({', '.join(readers)}).")
     prompts = []
     if readers and models.text_encoder is not None:
         # Each shot is rendered now for its prompt and later for its layers: all of them at once could fill the memory.

@@ -41,7 +41,7 @@ def vae(tmp_path_factory):
 def results(vae, *names, engine=None, steps=3, seeds=range(2), family=FAMILY):
     plan = Plan(tuple(parse_task(family, name) for name in names), seeds, *SIZE, steps=steps)
     texts = Texts(torch.zeros(1, 1, 4096))
-    return list(evaluate(engine or engine_of(family), vae, plan, texts, WORDS))
+    return list(evaluate(engine or engine_of(family), vae, plan, texts, words=WORDS))
 
 
 def test_a_caption_stands_beside_the_usual_and_that_of_another_shot(vae):

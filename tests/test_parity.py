@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 
 from comfyui_strata.cli import main
-from comfyui_strata.joint import adapters, families
+from comfyui_strata.joint import adapters, families, transformer
 from comfyui_strata.joint.attention import sdpa
-from comfyui_strata.joint.families import ALPHA, INTRINSIC, parse_task, tasks
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, UNITY, VIGU, parse_task, tasks
+from comfyui_strata.joint.streams import Own
 from comfyui_strata.joint.transformer import Host
+from comfyui_strata.model_loaders import parity_unityvideo, parity_univigu
 from comfyui_strata.model_loaders.parity import relative_error
+from comfyui_strata.model_loaders.parity_unityvideo import UnityVideoFixture
 from comfyui_strata.model_loaders.parity_unividx import UniVidXFixture
+from comfyui_strata.model_loaders.parity_univigu import UniViGUFixture
 from comfyui_strata.model_loaders.replay import replay
 
 FIXTURES = Path(__file__).parent / "fixtures/unividx"
@@ -130,3 +134,41 @@ def test_the_command_counts_and_fails_on_a_changed_weight(tmp_path, capsys):
 def test_a_folder_without_fixtures_is_named(tmp_path, capsys):
     assert main(["parity", str(tmp_path)]) == 1
     assert "holds no fixtures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [
+    {"columns": 0},
+    {"own": Own(embedding="layer", head="layer")},
+    {"own": Own(embedding="layer", identity="depth")},
+    {"own": Own(identity="depth", head="layer")},
+    {"prompt": None},
+], ids=["beside rgb at its own places", "no identity", "rgb's head", "rgb's embedding", "rgb's text"])
+def test_other_readings_of_unityvideo_fail(monkeypatch, change):
+    depth = UNITY.index("depth")
+    streams = (*UNITY.streams[:depth], replace(UNITY.streams[depth], **change), *UNITY.streams[depth + 1:])
+    fixture = UnityVideoFixture(FIXTURES.parent / "unityvideo", "cpu")
+    monkeypatch.setattr(parity_unityvideo, "UNITY", replace(UNITY, streams=streams))
+    errors = {result.case: result.error for result in fixture.forwards()}
+    assert max(error for case, error in errors.items() if case.startswith("depth")) > 1e-2
+
+
+def test_a_clean_condition_told_its_own_time_fails(monkeypatch):
+    paper = replace(UNITY, flow=replace(UNITY.flow, condition_time="own"))
+    monkeypatch.setattr(parity_unityvideo, "UNITY", paper)
+    (loop,) = UnityVideoFixture(FIXTURES.parent / "unityvideo", "cpu").loops()
+    assert loop.error > 1e-2
+
+
+@pytest.mark.parametrize("change", [{"ffn": None}, {"time": None}], ids=["video's ffn", "video's time"])
+def test_other_readings_of_univigu_fail(monkeypatch, change):
+    rgb, caption = VIGU.streams
+    family = replace(VIGU, streams=(rgb, replace(caption, own=replace(caption.own, **change))))
+    fixture = UniViGUFixture(FIXTURES.parent / "univigu", "cpu")
+    monkeypatch.setattr(parity_univigu, "_EXACT", family)
+    assert max(result.error for result in fixture.forwards() if result.dtype == "fp32") > 1e-2
+
+
+def test_text_turned_as_the_video_is_fails(monkeypatch):
+    fixture, real = UniViGUFixture(FIXTURES.parent / "univigu", "cpu"), transformer.rotate
+    monkeypatch.setattr(transformer, "rotate", lambda x, rope, halved=(): real(x, rope))
+    assert max(result.error for result in fixture.forwards() if result.dtype == "fp32") > 1e-2

@@ -177,10 +177,10 @@ def test_nothing_at_all_scores_below_the_truth(layer):
 class Through:
     """A VAE whose latents are the pictures."""
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor, normalised: bool) -> torch.Tensor:
         return images.movedim(-1, 0)
 
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, normalised: bool) -> torch.Tensor:
         return latents.movedim(0, -1)
 
 

@@ -202,7 +202,7 @@ def test_a_text_encoder_embeds_each_prompt_once(config, strata, tmp_path, parts,
     assert torch.equal(run.lessons.texts.context(["ein Büro", ""]), wanted)
     # Another encoder of that name makes its own.
     write_tiny_umt5(encoder, d_model=64)
-    other = texts.Texts(None, str(encoder), tmp_path / "out put" / "cache", "cpu")
+    other = texts.Texts(INTRINSIC, {}, str(encoder), tmp_path / "out put" / "cache", "cpu")
     other.prepare(["ein Büro"])
     assert len(calls) == 3 and other.context(["ein Büro"]).shape == (1, 512, 64)
 

@@ -111,8 +111,8 @@ def check_packages() -> None:
     skimage("metrics")
 
 
-def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, words: Vocabulary | None = None,
-             on_step: Callable[[], None] = lambda: None) -> Iterator[Result]:
+def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Callable[[], None] = lambda: None,
+             words: Vocabulary | None = None) -> Iterator[Result]:
     """Measure every task of the plan on every shot, shot by shot; `on_step` is called after each sampling step.
 
     A task of which the shot lacks a layer is left out there: nobody has no skeleton. `words` are those of the family's

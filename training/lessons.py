@@ -54,7 +54,8 @@ class Lessons:
         about = {i: self.cache.describe(i) for i in usable}
         present = {i: frozenset(layers | texts.keys()) for i, (layers, _, texts) in about.items()}
         if vocabulary is not None:
-            _leave_out_unreadable(self._stream_ids, source, about, present, say)
+            self._leave_out_unreadable(source, {i: (prompt, texts) for i, (_, prompt, texts) in about.items()}, present,
+                                       say)
         self.usable = _leave_out_idle(config, family, source, present, say)
         together = config.optimiser.batch * accelerator.num_processes
         self.batches = Batches([present[i] for i in self.usable], together, config.run.seed)
@@ -106,6 +107,20 @@ class Lessons:
         """A text as ids. Raises ValueError for one that does not fit into the stream."""
         return self.vocabulary.encode(text, self.text_length)
 
+    def _leave_out_unreadable(self, source: ClipSource, said: Mapping[int, tuple[str, Mapping[str, str]]],
+                              present: dict[int, frozenset[str]], say: Callable[[str], None]) -> None:
+        """Take clips out of `present` of which a stage learns a text that the stream cannot hold, saying why."""
+        learned = {stage.learn for stage in self.config.all_stages}
+        for i, (prompt, texts) in said.items():
+            try:
+                for learn in learned if texts else ():
+                    self._stream_ids(self._learned_text(prompt, texts, learn))
+            except ValueError as error:
+                say(f"Skipped: Clip '{source.name(i)}': {error}")
+                present.pop(i)
+        if not present:
+            raise ValueError("The text of no clip can be learned: see the lines above.")
+
     @property
     def text_length(self) -> int:
         """Tokens of the family's text stream."""
@@ -141,21 +156,6 @@ def _encode_clips(cache: LatentCache, accelerator, say: Callable[[str], None]) -
     if len(usable) < len(cache):
         say(f"{len(cache) - len(usable)} of {len(cache)} clips cannot be used and are left out.")
     return usable
-
-
-def _leave_out_unreadable(encode: Callable[[str], list[int]], source: ClipSource,
-                          about: Mapping[int, tuple[Collection[str], str, Mapping[str, str]]],
-                          present: dict[int, frozenset[str]], say: Callable[[str], None]) -> None:
-    """Take clips out of `present` whose texts the stream cannot hold, saying why."""
-    for i, (_, _, texts) in about.items():
-        try:
-            for text in texts.values():
-                encode(text)
-        except ValueError as error:
-            say(f"Skipped: Clip '{source.name(i)}': {error}")
-            present.pop(i)
-    if not present:
-        raise ValueError("The text of no clip can be learned: see the lines above.")
 
 
 def _leave_out_idle(config: TrainConfig, family: Family, source: ClipSource, clips: Mapping[int, Collection[str]],

@@ -47,10 +47,12 @@ class Report:
         return json.dumps(everything, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
     def table(self) -> str:
-        """The means as text, a line a row; beside the model's their spread over the shots."""
-        lines = [("task", "layer", "metric", "", "unit", "model", "± std", *METHODS[1:])]
+        """The means as text, a line a row; beside the model's their spread over the shots. A stand-in that no row has
+        gets no column."""
+        methods = [method for method in METHODS if any(row[method] for row in self.rows())]
+        lines = [("task", "layer", "metric", "", "unit", "model", "± std", *methods[1:])]
         for row in self.rows():
-            means = [_text((row[method] or {"mean": None})["mean"]) for method in METHODS]
+            means = [_text((row[method] or {"mean": None})["mean"]) for method in methods]
             lines.append((row["task"], row["layer"], row["metric"], _ARROWS[row["better"]], row["unit"], means[0],
                           _text(row["model"]["std"]), *means[1:]))
         widths = [max(map(len, column)) for column in zip(*lines)]

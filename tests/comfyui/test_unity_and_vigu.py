@@ -12,7 +12,7 @@ from PIL import Image
 from comfyui_strata.captioning import Captioner, CaptionSettings
 from comfyui_strata.model_loaders.model_set import ModelSet
 from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_22, TEXT_ENCODER, VAE, VAE_22
-from comfyui_strata.tests.comfyui.graphs import read_pictures
+from comfyui_strata.tests.comfyui.graphs import read_pictures, read_video
 from comfyui_strata.tests.comfyui.live import Comfy, Run
 
 SIZE = {"width": 64, "height": 48}
@@ -158,29 +158,37 @@ def test_caption_of_a_clip(comfy, seed):
 
 
 def test_list_of_clips_gives_a_list_of_captions(comfy, seed):
-    """Two clips, as the stock Rebatch Images makes them of one batch, have a caption each, as each has alone."""
-    prompt = vigu() | clip_nodes(6) | {
-        "list": node("RebatchImages", images=["clip", 0], batch_size=3), "caption": caption(seed, ["list", 0])}
-    for start in (0, 3):
-        prompt[f"part {start}"] = node("ImageFromBatch", image=["clip", 0], batch_index=start, length=3)
-        prompt[f"alone {start}"] = caption(seed, [f"part {start}", 0])
-    run = comfy.check(prompt | told(["caption", 1], ["alone 0", 1], ["alone 3", 1]))
+    """Two clips, a shot and its negative, as the stock Rebatch Images makes them of one batch, have a caption each, as
+    each has alone."""
+    prompt = vigu() | clip_nodes() | {
+        "negative": node("ImageInvert", image=["clip", 0]),
+        "both": node("ImageBatch", image1=["clip", 0], image2=["negative", 0]),
+        "list": node("RebatchImages", images=["both", 0], batch_size=5), "caption": caption(seed, ["list", 0]),
+        "first": caption(seed, ["clip", 0]), "second": caption(seed, ["negative", 0])}
+    run = comfy.check(prompt | told(["caption", 1], ["first", 1], ["second", 1]))
     listed = run.outputs["told caption 1"]["text"]
-    assert listed == [text_of(run, ["alone 0", 1]), text_of(run, ["alone 3", 1])] and listed[0] != listed[1]
+    assert listed == [text_of(run, ["first", 1]), text_of(run, ["second", 1])] and listed[0] != listed[1]
 
 
 def test_caption_is_that_of_the_command_line(comfy, seed):
     """The node and `strata caption` write the same tokens about the same pictures with the same seed."""
-    models = comfy.base / "models"
-    prompt = vigu() | clip_nodes(9) | {
-        "caption": caption(seed, ["clip", 0], steps=30),
-        "saved": node("SaveImage", images=["clip", 0], filename_prefix=f"caption {seed}/frame")}
-    run = comfy.check(prompt | told(["caption", 0], ["caption", 1]))
-    frames = comfy.fetch(run.files("saved")[0]).parent
+    models, shot = comfy.base / "models", comfy.base / "input" / "shot"
+    shot.mkdir()
+    frames, _ = read_video(comfy.base / "input" / "room.mp4")
+    prompt, clip = vigu(), None
+    for number, frame in enumerate(frames[:5]):
+        Image.fromarray(frame).save(shot / f"frame{number}.png")
+        prompt[f"frame {number}"] = node("LoadImage", image=f"shot/frame{number}.png")
+        link = [f"frame {number}", 0]
+        if clip is not None:
+            prompt[f"clip {number}"] = node("ImageBatch", image1=clip, image2=link)
+            link = [f"clip {number}", 0]
+        clip = link
+    run = comfy.check(prompt | {"caption": caption(seed, clip, steps=30)} | told(["caption", 0], ["caption", 1]))
     files = ModelSet(models / "diffusion_models" / BACKBONE, models / "model_patches" / "vigu.layers.safetensors",
                      models / "vae" / VAE, None)
     settings = CaptionSettings(steps=30, length=12, seed=seed, size=(48, 64), frames=9)
-    made = Captioner(files, settings).caption(frames)
+    made = Captioner(files, settings).caption(shot)
     assert " ".join(map(str, made.tokens[0])) == text_of(run, ["caption", 1])
     assert made.text == text_of(run, ["caption", 0])
 
