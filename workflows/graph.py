@@ -104,7 +104,7 @@ class Graph:
                         slot["label"] = name
                     if optional:
                         slot["shape"] = 7
-                    if slot["type"] not in WIDGETS:
+                    if slot["type"] not in WIDGETS or options.get("forceInput"):
                         into.append(slot)
                         continue
                     slot["widget"] = {"name": prefix + name}
