@@ -201,7 +201,7 @@ def run_task(args) -> int:
     """`strata run`: prints each result as `name<TAB>path`."""
     from .joint.families import get_family, parse_task
     from .model_loaders.device import best_device
-    from .standalone import Job, run
+    from .standalone.layers import Job, run
 
     try:
         family = get_family(args.family)
@@ -239,8 +239,8 @@ def _wrong_use(command: str, error: Exception) -> int:
 
 def write_captions(args) -> int:
     """`strata caption`: prints a line a clip, as soon as it has it; exit 1 when a clip has got no caption."""
-    from .captioning import CAPTIONER, CaptionSettings, Failure, caption_clips
     from .model_loaders.device import best_device
+    from .standalone.captions import CAPTIONER, CaptionSettings, Failure, caption_clips
 
     settings = CaptionSettings(args.steps, args.length, args.seed, args.hint, args.fit, args.size, args.frames,
                                args.long, args.sampler, args.device or best_device(), args.attention)
@@ -290,9 +290,9 @@ def train_adapters(args) -> int:
 
 def evaluate_model(args) -> int:
     """`strata eval`: prints a table, also of what was measured before something stopped the rest."""
-    from .evaluation import Trial, measure
     from .joint.families import get_family, parse_task, tasks
     from .model_loaders.device import best_device
+    from .standalone.evaluation import Trial, measure
     from .training.evaluate import Plan, check_packages
     from .training.report import Report
 
@@ -322,7 +322,7 @@ def evaluate_model(args) -> int:
 def replay_fixtures(args) -> int:
     """`strata parity`: a line a case, and a closing line."""
     from .model_loaders.device import check_device
-    from .model_loaders.replay import replay
+    from .model_loaders.parity.replay import replay
 
     check_device(args.device)
     passed = failed = 0

@@ -131,6 +131,8 @@ def _png_writer(frame: Tensor, _rate: Fraction, _encoding: Encoding) -> Callable
     return write
 
 
+_NUMBER = re.compile(r"(\d+)_?$")  # ComfyUI's Save Image ends names in an underscore: shot_00001_.png
+
 _FRAME_WRITERS = {"png": _png_writer, "exr": exr_writer}
 
 
@@ -141,7 +143,7 @@ def _sequence(folder: Path) -> list[Path]:
     ]
     if not files:
         raise ValueError(f"The folder {folder} holds no frames, but {_kinds(*STILLS, EXR)} are needed; check the path.")
-    sequences = sorted({re.sub(r"\d+$", "", file.stem) + "#" + file.suffix for file in files})
+    sequences = sorted({_NUMBER.sub("", file.stem) + "#" + file.suffix for file in files})
     if len(sequences) > 1:
         raise ValueError(
             f"The folder {folder} holds {len(sequences)} sequences ({', '.join(sequences[:4])}), but one is needed; "
@@ -152,8 +154,8 @@ def _sequence(folder: Path) -> list[Path]:
 
 def _natural(file: Path) -> tuple[int, str]:
     # All names share what stands before the number, so the number decides: 9 before 10, padded or not.
-    number = re.search(r"\d*$", file.stem).group()
-    return int(number or 0), file.name
+    number = _NUMBER.search(file.stem)
+    return int(number.group(1)) if number else 0, file.name
 
 
 def _read_picture(path: Path, data: bool) -> tuple[np.ndarray, Fraction]:

@@ -12,8 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comfyui_strata import captioning
-from comfyui_strata.captioning import CAPTIONER, Captioner, CaptionSettings, TextDraw, sidecar_path
 from comfyui_strata.imaging.clip_search import search_clips
 from comfyui_strata.imaging.clips import write_clip
 from comfyui_strata.imaging.shot_windows import merge_captions
@@ -21,8 +19,10 @@ from comfyui_strata.joint import sampling
 from comfyui_strata.joint.families import VIGU, parse_task
 from comfyui_strata.joint.sampling import Texts
 from comfyui_strata.model_loaders.model_set import find_models
-from comfyui_strata.model_loaders.parity_univigu import UniViGUFixture
+from comfyui_strata.model_loaders.parity.univigu import UniViGUFixture
 from comfyui_strata.model_loaders.safetensors_file import read_header
+from comfyui_strata.standalone import captions as host
+from comfyui_strata.standalone.captions import CAPTIONER, Captioner, CaptionSettings, TextDraw, sidecar_path
 from comfyui_strata.tests.test_cli import clip, strata
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import tiny_config, tiny_vocabulary, write_tiny_backbone, write_tiny_layers
@@ -73,8 +73,8 @@ def as_json(capsys) -> list[dict]:
 
 def test_a_line_for_every_clip_of_a_folder_the_model_loaded_once(model, shots, capsys, monkeypatch):
     made = []
-    load = captioning.load_engine
-    monkeypatch.setattr(captioning, "load_engine", lambda *args: made.append(1) or load(*args))
+    load = host.load_engine
+    monkeypatch.setattr(host, "load_engine", lambda *args: made.append(1) or load(*args))
     assert caption(model, shots) == 0
     captions = said(capsys)
     assert list(captions) == [str(shots / name) for name in ("a 狗.mp4", "deep é/b.png", "frames")]
@@ -119,7 +119,7 @@ def test_the_published_sampler_is_the_published_one_to_the_token():
     steps = len(fixture.io[f"{run}.time_t"])
     draw = TextDraw.caption("published", steps, fixture.about["S"], fixture.about["vocab"],
                             torch.Generator().manual_seed(7))
-    with captioning.forward_bar(draw.forwards, run) as bar:
+    with host.forward_bar(draw.forwards, run) as bar:
         ids = draw.sample(fixture.engine, parse_task(VIGU, "R2C"), fixture.io["in.x_v"].unsqueeze(1),
                           Texts(torch.zeros_like(fixture.io["in.cond_t"][:, :1])), bar)
     assert draw.forwards == steps and torch.equal(ids, fixture.io[f"{run}.result"])
@@ -210,7 +210,7 @@ def test_a_hint_is_read_and_needs_a_text_encoder(model, video, tmp_path, capsys)
 
 
 def test_an_empty_caption_is_shown_and_not_written(model, video, capsys, monkeypatch):
-    monkeypatch.setattr(captioning.TextDraw, "sample", lambda self, *_: torch.zeros(1, 8, dtype=torch.int64))
+    monkeypatch.setattr(host.TextDraw, "sample", lambda self, *_: torch.zeros(1, 8, dtype=torch.int64))
     assert caption(model, video, "--sidecar") == 0
     out, err = capsys.readouterr()
     assert out == f"{video}\t(no text)\n" and "a 狗.txt is not written" in err

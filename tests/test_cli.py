@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_strata import loading, standalone
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
@@ -20,6 +19,7 @@ from comfyui_strata.joint.families import INTRINSIC, UNITY, VIGU, tasks, vary
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import BUNDLED
 from comfyui_strata.model_loaders.vocabulary import Vocabulary
+from comfyui_strata.standalone import layers, loading
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
 from comfyui_strata.tests.tiny_wan import (
     TINY,
@@ -346,7 +346,7 @@ def test_an_interrupt_leaves_no_half_results(plate, tmp_path, monkeypatch, capsy
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(standalone, "contact_sheet", interrupted)
+    monkeypatch.setattr(layers, "contact_sheet", interrupted)
     assert run(plate, tmp_path / "out") == 130
     assert "Interrupted" in capsys.readouterr().err
     left = [p for p in (tmp_path / "out").rglob("*") if ".tmp" in p.name or p.name.startswith(".")]

@@ -483,3 +483,11 @@ def test_counting_sees_that_a_video_is_cut_short(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="a whole file is needed"):
         count_frames(path)
+
+
+def test_frames_as_comfyui_saves_them_are_one_sequence(tmp_path):
+    for number, level in ((10, 0.75), (2, 0.25), (1, 0.0)):
+        picture = np.full((4, 6, 3), round(255 * level), np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"shot_{number:05}_.png")
+    levels = read_clip(tmp_path).images.mean((1, 2, 3)).tolist()
+    assert levels == pytest.approx([0.0, 0.25, 0.75], abs=3e-3)

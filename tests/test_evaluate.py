@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from comfyui_strata import evaluation
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.layers import decode
@@ -19,8 +18,9 @@ from comfyui_strata.joint.channels import backbone_channels
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, parse_task, tasks, vary
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import Variant
-from comfyui_strata.loading import empty_context, load_engine, load_layer_file
 from comfyui_strata.model_loaders.model_set import find_models
+from comfyui_strata.standalone import evaluation
+from comfyui_strata.standalone.loading import empty_context, load_engine, load_layer_file
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
@@ -112,7 +112,7 @@ def test_a_constant_error_gives_what_theory_says():
 
 
 def test_the_handbook_has_every_number_with_its_unit_and_direction():
-    text = (Path(evaluation.__file__).parent / "docs/metrics.md").read_text("utf-8")
+    text = (Path(evaluation.__file__).parents[1] / "docs/metrics.md").read_text("utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     told = {(name, row[3], row[2]) for row in rows if len(row) == 7 for name in row[1].split(", ")}
     relations = [relation.metric for relation in RELATIONS]

@@ -15,12 +15,12 @@ from comfyui_strata.joint.attention import sdpa
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, UNITY, VIGU, parse_task, tasks
 from comfyui_strata.joint.streams import Own
 from comfyui_strata.joint.transformer import Host
-from comfyui_strata.model_loaders import parity_unityvideo, parity_univigu
-from comfyui_strata.model_loaders.parity import relative_error
-from comfyui_strata.model_loaders.parity_unityvideo import UnityVideoFixture
-from comfyui_strata.model_loaders.parity_unividx import UniVidXFixture
-from comfyui_strata.model_loaders.parity_univigu import UniViGUFixture
-from comfyui_strata.model_loaders.replay import replay
+from comfyui_strata.model_loaders.parity import unityvideo, univigu
+from comfyui_strata.model_loaders.parity.replay import replay
+from comfyui_strata.model_loaders.parity.result import relative_error
+from comfyui_strata.model_loaders.parity.unityvideo import UnityVideoFixture
+from comfyui_strata.model_loaders.parity.unividx import UniVidXFixture
+from comfyui_strata.model_loaders.parity.univigu import UniViGUFixture
 
 FIXTURES = Path(__file__).parent / "fixtures/unividx"
 RESULTS = [result for folder in (FIXTURES, FIXTURES.parent / "unityvideo", FIXTURES.parent / "univigu")
@@ -147,14 +147,14 @@ def test_other_readings_of_unityvideo_fail(monkeypatch, change):
     depth = UNITY.index("depth")
     streams = (*UNITY.streams[:depth], replace(UNITY.streams[depth], **change), *UNITY.streams[depth + 1:])
     fixture = UnityVideoFixture(FIXTURES.parent / "unityvideo", "cpu")
-    monkeypatch.setattr(parity_unityvideo, "UNITY", replace(UNITY, streams=streams))
+    monkeypatch.setattr(unityvideo, "UNITY", replace(UNITY, streams=streams))
     errors = {result.case: result.error for result in fixture.forwards()}
     assert max(error for case, error in errors.items() if case.startswith("depth")) > 1e-2
 
 
 def test_a_clean_condition_told_its_own_time_fails(monkeypatch):
     paper = replace(UNITY, flow=replace(UNITY.flow, condition_time="own"))
-    monkeypatch.setattr(parity_unityvideo, "UNITY", paper)
+    monkeypatch.setattr(unityvideo, "UNITY", paper)
     (loop,) = UnityVideoFixture(FIXTURES.parent / "unityvideo", "cpu").loops()
     assert loop.error > 1e-2
 
@@ -164,7 +164,7 @@ def test_other_readings_of_univigu_fail(monkeypatch, change):
     rgb, caption = VIGU.streams
     family = replace(VIGU, streams=(rgb, replace(caption, own=replace(caption.own, **change))))
     fixture = UniViGUFixture(FIXTURES.parent / "univigu", "cpu")
-    monkeypatch.setattr(parity_univigu, "_EXACT", family)
+    monkeypatch.setattr(univigu, "_EXACT", family)
     assert max(result.error for result in fixture.forwards() if result.dtype == "fp32") > 1e-2
 
 

@@ -9,7 +9,7 @@ from comfyui_strata.imaging.clips import read_clip
 from comfyui_strata.joint.families import INTRINSIC, parse_task
 from comfyui_strata.model_loaders.layer_files import prompts_path
 from comfyui_strata.model_loaders.model_set import find_models
-from comfyui_strata.standalone import Job, run
+from comfyui_strata.standalone.layers import Job, run
 from comfyui_strata.tests.comfyui.conftest import PACK
 from comfyui_strata.training.metrics import normal_errors, psnr
 from comfyui_strata.training.shots import synthetic_example

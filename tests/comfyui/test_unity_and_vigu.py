@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui_strata.captioning import Captioner, CaptionSettings
 from comfyui_strata.model_loaders.model_set import ModelSet
+from comfyui_strata.standalone.captions import Captioner, CaptionSettings
 from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_22, TEXT_ENCODER, VAE, VAE_22
 from comfyui_strata.tests.comfyui.graphs import read_pictures, read_video
 from comfyui_strata.tests.comfyui.live import Comfy, Run

@@ -55,7 +55,7 @@ class Fixture:
 
 
 def check_forwards():
-    """Velocity and logits of every fp32 case. A masked text is a shorter one (see `model_loaders.parity_univigu`)."""
+    """Velocity and logits of every fp32 case. A masked text is a shorter one (see `model_loaders.parity.univigu`)."""
     fixture, worst = Fixture(), 0.0
     for case, settings in fixture.about["cases"].items():
         ids, context = fixture.io["in.x_t"], fixture.io["in.cond_t"]

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..joint.adapters import AdapterSettings
-from ..joint.experts import empty_experts
-from ..joint.families import UNITY
-from ..joint.sampling import Engine, Texts, predict, sample
-from ..joint.streams import Family
-from ..joint.transformer import Host
-from ..joint.wan import empty_wan
-from .detect import wan_config
-from .expert_names import split_names
-from .parity import FORWARD_LIMITS, Result, relative_error
-from .safetensors_file import load_tensors
+from ...joint.adapters import AdapterSettings
+from ...joint.experts import empty_experts
+from ...joint.families import UNITY
+from ...joint.sampling import Engine, Texts, predict, sample
+from ...joint.streams import Family
+from ...joint.transformer import Host
+from ...joint.wan import empty_wan
+from ..detect import wan_config
+from ..expert_names import split_names
+from ..safetensors_file import load_tensors
+from .result import FORWARD_LIMITS, Result, relative_error
 
 _LAYERS = {"raft": "flow", "None": "depth"}  # its names where they are not ours; without a modality any layer will do
 _FORWARD = re.compile(r"^(\w+)\.t([\d.]+)\.v_rgb$")

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .imaging.atomic import replace_file
-from .imaging.contact_sheet import contact_sheet
-from .joint.attention import get_attention
-from .joint.transformer import Host
+from ..imaging.atomic import replace_file
+from ..imaging.contact_sheet import contact_sheet
+from ..joint.attention import get_attention
+from ..joint.transformer import Host
+from ..model_loaders.device import check_device
+from ..model_loaders.model_set import ModelSet
+from ..training.evaluate import Plan, Result, Texts, evaluate
+from ..training.report import Report
+from ..training.shots import synthetic_example
 from .loading import embed_prompts, load_engine, load_layer_file, no_context, say
-from .model_loaders.device import check_device
-from .model_loaders.model_set import ModelSet
-from .training.evaluate import Plan, Result, Texts, evaluate
-from .training.report import Report
-from .training.shots import synthetic_example
 
 
 @dataclass(frozen=True)

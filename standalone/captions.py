@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .imaging.atomic import replace_file
-from .imaging.clip_search import search_clips
-from .imaging.clips import count_frames, read_clip
-from .imaging.fit import Fit
-from .imaging.layers import encode
-from .imaging.shot_windows import FITS, choose_frames, fit_clip, merge_captions, windows
-from .joint.attention import get_attention
-from .joint.families import FAMILIES
-from .joint.sampling import Engine, Texts, sample_text
-from .joint.streams import Task
-from .joint.text_flow import JumpFirst, PublishedCaption, TextSolver, caption_rates, random_tokens, text_grid
-from .joint.transformer import Host
+from ..imaging.atomic import replace_file
+from ..imaging.clip_search import search_clips
+from ..imaging.clips import count_frames, read_clip
+from ..imaging.fit import Fit
+from ..imaging.layers import encode
+from ..imaging.shot_windows import FITS, choose_frames, fit_clip, merge_captions, windows
+from ..joint.attention import get_attention
+from ..joint.families import FAMILIES
+from ..joint.sampling import Engine, Texts, sample_text
+from ..joint.streams import Task
+from ..joint.text_flow import JumpFirst, PublishedCaption, TextSolver, caption_rates, random_tokens, text_grid
+from ..joint.transformer import Host
+from ..model_loaders.device import check_device
+from ..model_loaders.model_set import ModelSet
 from .loading import embed_prompts, load_engine, load_layer_file, no_context, say, working_dtype
-from .model_loaders.device import check_device
-from .model_loaders.model_set import ModelSet
 
 CAPTIONER = next(family for family in FAMILIES.values() if family.texts)
 SAMPLERS = ("jump", "published")

@@ -9,16 +9,16 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from .joint.adapters import AdapterSettings
-from .joint.channels import check_channels
-from .joint.sampling import Engine
-from .joint.streams import Family
-from .joint.transformer import Host
-from .model_loaders.backbone import load_backbone
-from .model_loaders.layer_files import LoadedLayers, check_fits, load_layers, save_prompts, stored_prompts
-from .model_loaders.model_set import ModelSet
-from .model_loaders.text import encode_prompts
-from .model_loaders.vae import WanVae, load_vae
+from ..joint.adapters import AdapterSettings
+from ..joint.channels import check_channels
+from ..joint.sampling import Engine
+from ..joint.streams import Family
+from ..joint.transformer import Host
+from ..model_loaders.backbone import load_backbone
+from ..model_loaders.layer_files import LoadedLayers, check_fits, load_layers, save_prompts, stored_prompts
+from ..model_loaders.model_set import ModelSet
+from ..model_loaders.text import encode_prompts
+from ..model_loaders.vae import WanVae, load_vae
 
 
 def say(text: str) -> None:

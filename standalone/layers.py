@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .captioning import TextDraw, forward_bar
-from .imaging.atomic import replace_file
-from .imaging.clips import read_clip, write_clip
-from .imaging.contact_sheet import contact_sheet
-from .imaging.fit import Fit, common_fit, still_to_clip
-from .imaging.layers import decode, encode
-from .joint.attention import get_attention
-from .joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample, sample_with_text
-from .joint.streams import Role, Task
-from .joint.text_flow import JumpFirst, joint_rates, random_tokens
-from .joint.transformer import Host
+from ..imaging.atomic import replace_file
+from ..imaging.clips import read_clip, write_clip
+from ..imaging.contact_sheet import contact_sheet
+from ..imaging.fit import Fit, common_fit, still_to_clip
+from ..imaging.layers import decode, encode
+from ..joint.attention import get_attention
+from ..joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample, sample_with_text
+from ..joint.streams import Role, Task
+from ..joint.text_flow import JumpFirst, joint_rates, random_tokens
+from ..joint.transformer import Host
+from ..model_loaders.device import check_device
+from ..model_loaders.model_set import ModelSet
+from ..model_loaders.vocabulary import Vocabulary
+from .captions import TextDraw, forward_bar
 from .loading import embed_prompts, load_engine, load_layer_file, no_context, say, working_dtype
-from .model_loaders.device import check_device
-from .model_loaders.model_set import ModelSet
-from .model_loaders.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..joint.adapters import AdapterSettings
-from ..joint.experts import empty_experts
-from ..joint.families import VIGU, parse_task
-from ..joint.flow import network_time, schedule
-from ..joint.rope import grid_rope, line_rope
-from ..joint.sampling import Engine, Texts, row_states, sample_text, sample_with_text
-from ..joint.text_flow import PublishedCaption, PublishedJoint, random_tokens, text_grid, text_time
-from ..joint.transformer import Host, joint_forward
-from ..joint.wan import empty_wan
-from .detect import wan_config
-from .expert_names import split_names
-from .parity import FORWARD_LIMITS, SAMPLE_LIMITS, Result, relative_error
-from .safetensors_file import load_tensors
+from ...joint.adapters import AdapterSettings
+from ...joint.experts import empty_experts
+from ...joint.families import VIGU, parse_task
+from ...joint.flow import network_time, schedule
+from ...joint.rope import grid_rope, line_rope
+from ...joint.sampling import Engine, Texts, row_states, sample_text, sample_with_text
+from ...joint.text_flow import PublishedCaption, PublishedJoint, random_tokens, text_grid, text_time
+from ...joint.transformer import Host, joint_forward
+from ...joint.wan import empty_wan
+from ..detect import wan_config
+from ..expert_names import split_names
+from ..safetensors_file import load_tensors
+from .result import FORWARD_LIMITS, SAMPLE_LIMITS, Result, relative_error
 
 # The fixtures' fp32 samplings do not round times, unlike the published ones on a GPU.
 _EXACT = replace(VIGU, flow=replace(VIGU.flow, round_time=None))

@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..joint.adapters import AdapterSettings
-from ..joint.families import get_family, parse_task
-from ..joint.flow import condition_sigma, schedule
-from ..joint.sampling import Engine, Texts, sample
-from ..joint.streams import Family, Role, Task
-from ..joint.transformer import Host, joint_forward
-from ..joint.wan import WanConfig, empty_wan
-from .adapters import read_adapters
-from .parity import DTYPES, FORWARD_LIMITS, SAMPLE_LIMITS, Result, relative_error
-from .safetensors_file import load_tensors
+from ...joint.adapters import AdapterSettings
+from ...joint.families import get_family, parse_task
+from ...joint.flow import condition_sigma, schedule
+from ...joint.sampling import Engine, Texts, sample
+from ...joint.streams import Family, Role, Task
+from ...joint.transformer import Host, joint_forward
+from ...joint.wan import WanConfig, empty_wan
+from ..adapters import read_adapters
+from ..safetensors_file import load_tensors
+from .result import DTYPES, FORWARD_LIMITS, SAMPLE_LIMITS, Result, relative_error
 
 
 def replay_unividx(folder: Path, device: str) -> Iterator[Result]:

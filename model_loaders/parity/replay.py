@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from .parity import Result
-from .parity_unityvideo import replay_unityvideo
-from .parity_unividx import replay_unividx
-from .parity_univigu import replay_univigu
+from .result import Result
+from .unityvideo import replay_unityvideo
+from .unividx import replay_unividx
+from .univigu import replay_univigu
 
 
 def replay(folder: str | Path, device: str = "cpu") -> Iterator[Result]:
