@@ -34,10 +34,10 @@ class Graph:
         """Begin a column right of the last one in the same group."""
         self.x, self.y, self.width = self.x + self.width + GAP, TOP, 0
 
-    def note(self, text: str, wide: int, height: int, title: str = "Read me") -> None:
+    def note(self, text: str, wide: int, height: int) -> None:
         """A note to read; it computes nothing."""
         node = self._place("MarkdownNote", wide, height)
-        node.update(inputs=[], outputs=[], title=title, properties={}, widgets_values=[text], color="#432",
+        node.update(inputs=[], outputs=[], title="Read me", properties={}, widgets_values=[text], color="#432",
                     bgcolor="#653")
 
     def add(self, kind: str, *, title: str = "", wide: int = 300, room: int = 0, colour: str = "", models=(), **values):

@@ -64,7 +64,7 @@ def text_to_video_with_caption(g: Graph) -> None:
                "prompt and, beside it, a caption that says more than the prompt does. Both are made together, step by "
                f"step. It steers away from the empty prompt; there is no negative one.\n\n{SIZE}")
     g.group("2. Make the video and its caption", "amber")
-    made = g.add("StrataVideoCaption", title="Strata Video + Caption: both together", wide=400, room=290, model=m.model,
+    made = g.add("StrataVideoCaption", title="Strata Video + Caption: both together", wide=400, room=350, model=m.model,
                  clip=m.clip, vae=m.vae, prompt="A dog runs along a beach at sunrise, waves roll in behind it.",
                  seed=1)
     g.group("3. Look at them and save them", "violet")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_VIGU
 from comfyui_strata.tests.comfyui.graphs import (
     NAMES,
     WORKFLOWS,
@@ -154,6 +155,16 @@ def test_a_layer_given_as_a_latent_keeps_its_values(comfy):
     assert np.abs(a.astype(int) - b).max() <= 1
 
 
+def test_families_on_one_backbone_share_its_model():
+    """The 14B is loaded once for the layers of both its families, and the captioner's 1.3B beside it."""
+    prompt = api_form("relight_foreground_with_caption")
+    models = {inputs["adapters"]: prompt[inputs["model"][0]]["inputs"]["unet_name"]
+              for inputs in nodes_of(prompt, "StrataLoadLayers").values()}
+    assert models == {"univid_intrinsic.safetensors": BACKBONE, "univid_alpha.safetensors": BACKBONE,
+                      "vigu.layers.safetensors": BACKBONE_VIGU}
+    assert len(nodes_of(prompt, "UNETLoader")) == 2
+
+
 # comfy-cli ------------------------------------------------------------------------------------------------------------
 
 
@@ -189,7 +200,8 @@ def test_both_forms_are_one_graph(comfy_cli, name):
     assert without_titles(converted) == without_titles(api_form(name))
 
 
-BROWSER_FORM = ["inverse_rendering", "relight_edited_irradiance_ain2r", "text_to_rgba"]
+BROWSER_FORM = ["inverse_rendering", "relight_edited_irradiance_ain2r", "text_to_rgba", "rgb_to_depth",
+                "depth_anything_to_video", "caption_edited_to_video"]
 
 
 @pytest.mark.parametrize("name", BROWSER_FORM)
