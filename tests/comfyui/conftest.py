@@ -13,19 +13,22 @@ ODD_NAME = "2-my.strata-0.1"
 BACKBONE = "wan2.1_t2v_14B_fp8_scaled.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
-BACKBONE_22, VAE_22 = "wan2.2_ti2v_5B_fp16.safetensors", "wan2.2_vae.safetensors"
+BACKBONE_22, VAE_22 = "unity.wan.safetensors", "wan2.2_vae.safetensors"
+BACKBONE_VIGU = "vigu.wan.safetensors"
 
 
 def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None:
     """A short small copy of a clip at its own rate: the workflows' clips are small, but not for 30 runs on a CPU.
 
-    6 frames and, of a 16:9 clip, 36 rows: neither is what the network takes, so padding and cropping are at work."""
+    6 frames and, of a 16:9 clip, 36 rows: neither is what the network takes, so padding and cropping are at work.
+    A drawing whose colours are read, which is stored with all of them, keeps its pixels."""
     import av
 
     with av.open(str(source)) as clip, av.open(str(target), "w") as small:
         stream = clip.streams.video[0]
         written = small.add_stream("libx264", rate=stream.average_rate)
-        written.width, written.height, written.pix_fmt = width, width * stream.height // stream.width, "yuv420p"
+        width = stream.width if stream.pix_fmt == "yuv444p" else width
+        written.width, written.height, written.pix_fmt = width, width * stream.height // stream.width, stream.pix_fmt
         written.options = {"crf": "12"}
         for frame, _ in zip(clip.decode(stream), range(frames)):
             picture = av.VideoFrame.from_image(frame.to_image().resize((written.width, written.height)))
@@ -36,7 +39,12 @@ def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None
 def write_base(base: Path) -> None:
     """A ComfyUI base directory with this pack, the tests' own packs, tiny models and the workflows' clips."""
     from comfyui_strata.joint.families import FAMILIES, UNITY
-    from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
+    from comfyui_strata.tests.tiny_files import (
+        tiny_sentencepiece,
+        write_tiny_umt5,
+        write_tiny_vae,
+        write_tiny_wan22_vae,
+    )
     from comfyui_strata.tests.tiny_wan import tiny_config, write_tiny_adapters, write_tiny_backbone, write_tiny_layers
 
     models = base / "models"
@@ -46,12 +54,14 @@ def write_base(base: Path) -> None:
     write_tiny_umt5(models / "text_encoders" / TEXT_ENCODER, d_model=4096)
     write_tiny_vae(models / "vae" / VAE)
     write_tiny_backbone(models / "diffusion_models" / BACKBONE_22, tiny_config(UNITY))
+    write_tiny_backbone(models / "diffusion_models" / BACKBONE_VIGU)
     write_tiny_wan22_vae(models / "vae" / VAE_22)
     for family in FAMILIES.values():
         if family.file_adapters:
             write_tiny_adapters(models / "loras" / f"univid_{family.name}.safetensors", family)
         else:
-            write_tiny_layers(models / "model_patches" / f"{family.name}.layers.safetensors", family)
+            write_tiny_layers(models / "model_patches" / f"{family.name}.layers.safetensors", family,
+                              vocabulary=tiny_sentencepiece() if family.texts else None)
     (base / "input").mkdir()
     for clip in (PACK / "workflows" / "assets").glob("*.mp4"):
         shrink(clip, base / "input" / clip.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,11 +11,24 @@ import av
 import numpy as np
 from PIL import Image
 
+from comfyui_strata.tests.comfyui.conftest import VAE
 from comfyui_strata.tests.comfyui.live import Run
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-FEW_STEPS, SMALL = 2, {"family.width": 64, "family.height": 48, "family.length": 5}
+FEW_STEPS = 2
+SMALL = {
+    "StrataConditionMask": {"family.width": 64, "family.height": 48, "family.length": 5},
+    "StrataCaption": {"width": 64, "height": 48, "max_frames": 5, "length": 12},
+    "StrataVideoCaption": {"width": 64, "height": 48, "length": 5, "caption_length": 64},
+    # Noise is a person somewhere, and nearer to a single object than to none; a head or one of 63 it need not be.
+    "StrataDecodeSegmentation": {"objects": 1},
+    "StrataDecodeDensePose": {"part": "whole person"},
+}
+# What stands in for a loader, and the inputs that both have, first. Stock loaders take UMT5-XXL and the Wan 2.2 VAE in
+# their one size only; Depth Anything 3 would have to be downloaded.
+STAND_INS = {"CLIPLoader": ("TinyUMT5Loader", ("clip_name",)), "VAELoader": ("TinyVAE22Loader", ("vae_name",)),
+             "LoadDA3Model": ("TestDepthModel", ())}
 
 
 def api_form(name: str) -> dict:
@@ -27,16 +41,23 @@ def ui_form(name: str) -> dict:
     return json.loads((WORKFLOWS / f"{name}.json").read_text("utf-8"))
 
 
+def _small_inputs(kind: str, names: Container[str]) -> dict:
+    """What is cut down in a node of class `kind` that has inputs `names`."""
+    small = SMALL.get(kind, {}) | {"steps": FEW_STEPS}
+    return {name: value for name, value in small.items() if name in names}
+
+
 def made_small(prompt: dict) -> dict:
-    """The same prompt for tiny models: their text encoder, few steps, and little of what is made from text alone."""
+    """The same prompt for tiny models: stand-ins for loaders that know one size only or need a download, few steps, and
+    little of what is made from text alone."""
     small = {}
     for key, node in prompt.items():
-        kind, inputs = node["class_type"], dict(node["inputs"])
-        if kind == "CLIPLoader":
-            kind, inputs = "TinyUMT5Loader", {"clip_name": inputs["clip_name"]}
-        if "steps" in inputs:
-            inputs["steps"] = FEW_STEPS
-        inputs |= {name: value for name, value in SMALL.items() if name in inputs}
+        kind, inputs = node["class_type"], node["inputs"]
+        given = {name for name, value in inputs.items() if not isinstance(value, list)}
+        inputs = inputs | _small_inputs(kind, given)
+        if kind in STAND_INS and inputs.get("vae_name") != VAE:
+            kind, kept = STAND_INS[kind]
+            inputs = {name: inputs[name] for name in kept}
         small[key] = {**node, "class_type": kind, "inputs": inputs}
     return small
 
@@ -45,15 +66,16 @@ def made_small_ui(graph: dict) -> dict:
     """`made_small` of the browser's form."""
     graph = json.loads(json.dumps(graph))
     for node in graph["nodes"]:
-        if node["type"] == "CLIPLoader":
-            node.update(type="TinyUMT5Loader", widgets_values=node["widgets_values"][:1], inputs=node["inputs"][:1],
-                        properties={})
+        kind, values = node["type"], node["widgets_values"]
+        if kind in STAND_INS and VAE not in values:
+            kind, kept = STAND_INS[kind]
+            node.update(type=kind, widgets_values=values[:len(kept)], inputs=node["inputs"][:len(kept)], properties={})
         names = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+        given = {slot["name"] for slot in node["inputs"] if slot["link"] is None}
         if "seed" in names:
             names.insert(names.index("seed") + 1, "control_after_generate")  # a widget that is no input
-        for name, value in {"steps": FEW_STEPS, **SMALL}.items():
-            if name in names:
-                node["widgets_values"][names.index(name)] = value
+        for name, value in _small_inputs(kind, given & set(names)).items():
+            node["widgets_values"][names.index(name)] = value
     return graph
 
 

@@ -218,7 +218,7 @@ def test_video_with_its_caption(comfy, seed):
     for key, mode in (("both", "video and caption together"), ("given", "video from these words")):
         prompt[key] = node("StrataVideoCaption", model=["layers", 0], clip=["text", 0], vae=["vae", 0],
                            prompt="a red ball on the table", mode=mode, **SIZE, length=5, seed=seed, steps=3, cfg=2.0,
-                           caption_length=12, text_encoding="as published", sampler="exact, fewer forwards")
+                           caption_length=16, text_encoding="as published", sampler="exact, fewer forwards")
         prompt[f"{key} saved"] = node("SaveImage", images=[key, 0], filename_prefix=f"vigu/{key}")
     run = comfy.check(prompt | told(["both", 1], ["given", 1]))
     made = [read_pictures([comfy.fetch(file) for file in run.files(f"{key} saved")]) for key in ("both", "given")]

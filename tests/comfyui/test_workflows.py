@@ -11,12 +11,12 @@ import json
 import os
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_VIGU
 from comfyui_strata.tests.comfyui.graphs import (
     NAMES,
     WORKFLOWS,
@@ -32,8 +32,9 @@ from comfyui_strata.tests.comfyui.graphs import (
 )
 from comfyui_strata.tests.comfyui.live import Run
 
-ROOM, PERSON, TEXT = (6, 64, 48), (6, 64, 36), (5, 64, 48)  # frames, width, height
-# What each graph saves: file name, and the clip's frames and size.
+# Frames, width, height, frames a second.
+ROOM, PERSON, TEXT = (6, 64, 48, 15), (6, 64, 36, 15), (5, 64, 48, 15)
+# What each graph saves as pictures: file name, and the clip's frames, size and rate.
 SAVED = {
     "inverse_rendering": {"albedo": ROOM, "irradiance": ROOM, "normal": ROOM},
     "text_to_intrinsic": {"rgb": TEXT, "albedo": TEXT, "irradiance": TEXT, "normal": TEXT},
@@ -43,12 +44,30 @@ SAVED = {
     "replace_background_pb2rf": {"composite": PERSON, "fg": PERSON},
     "replace_background_rpf2b": {"bg": PERSON},
     "text_to_rgba": {"fg_rgba": TEXT, "rgb": TEXT},
+    "rgb_to_depth": {"depth": ROOM, "depth_gray": ROOM},
+    "rgb_to_flow": {"flow": ROOM, "motion": ROOM},
+    "rgb_to_skeleton": {"skeleton": PERSON},
+    "rgb_to_segmentation": {"segmentation": PERSON, "object_mask": PERSON},
+    "rgb_to_densepose": {"densepose": PERSON, "part_mask": PERSON},
+    "depth_to_video": {"rgb": (6, 64, 64, 12)},
+    "skeleton_to_video": {"rgb": (6, 256, 256, 12)},
+    "depth_anything_to_video": {"rgb": ROOM},
+    "caption": {},
+    "caption_edited_to_video": {"video": (6, 64, 48, 15), "beside": (6, 128, 48, 15)},
+    "text_to_video_with_caption": {"video": (5, 64, 48, 16)},
+    "relight_foreground_with_caption": {"relit": PERSON, "alpha": PERSON},
 }
+# What each graph saves as text: file name.
+TEXTS = {"caption": ["caption"], "text_to_video_with_caption": ["caption"], "rgb_to_skeleton": ["pose"]}
 TASKS = {
     "inverse_rendering": ["R2AIN"], "text_to_intrinsic": ["t2RAIN"],
     "relight_edited_irradiance_ain2r": ["R2AIN", "AIN2R"], "relight_edited_irradiance_in2ra": ["R2AIN", "IN2RA"],
     "matting": ["R2PFB"], "replace_background_pb2rf": ["PB2RF"], "replace_background_rpf2b": ["RPF2B"],
     "text_to_rgba": ["t2RPFB"],
+    "rgb_to_depth": ["R2D"], "rgb_to_flow": ["R2F"], "rgb_to_skeleton": ["R2K"], "rgb_to_segmentation": ["R2S"],
+    "rgb_to_densepose": ["R2P"],
+    "depth_to_video": ["D2R"], "skeleton_to_video": ["K2R"], "depth_anything_to_video": ["D2R"],
+    "relight_foreground_with_caption": ["R2PFB", "R2AIN", "IN2RA"],
 }
 
 
@@ -69,20 +88,26 @@ def with_given_layers_saved(prompt: dict, object_info: dict) -> tuple[dict, dict
 
 
 def check_saved(files: dict[str, list[Path]], name: str) -> None:
-    """Every layer that the graph saves is there, whole, and shows something."""
-    for layer, (frames, width, height) in SAVED[name].items():
+    """Every layer and text that the graph saves is there, whole, and shows something."""
+    for layer, (frames, width, height, fps) in SAVED[name].items():
         paths = sorted(files[layer])
         if paths[0].suffix == ".png":
-            pictures, rate = read_pictures(paths), Fraction(15)
-            assert pictures.shape[-1] == 4, f"{layer} has no alpha"
+            pictures = read_pictures(paths)
+            assert pictures.shape[-1] == (4 if layer.endswith("rgba") else 3), layer
         else:
             assert len(paths) == 1
             pictures, rate = read_video(paths[0])
+            assert rate == fps, layer
         assert pictures.shape[:3] == (frames, height, width), layer
-        assert rate == 15, layer
         # Untrained layers are noise; a black or constant stand-in has no spread.
         assert pictures[..., :3].std() > 4, f"{layer} is constant"
         assert all(frame.std() > 4 for frame in pictures[..., :3]), f"a frame of {layer} is constant"
+
+
+    for text in TEXTS.get(name, ()):
+        assert len(files[text]) == 1 and files[text][0].read_text("utf-8").strip(), text
+        if files[text][0].suffix == ".json":
+            assert len(json.loads(files[text][0].read_text("utf-8"))) == PERSON[0], text
 
 
 def test_every_graph_is_expected():
@@ -97,7 +122,9 @@ def test_files_are_what_build_writes(comfy):
         from build import build
     finally:
         sys.path.remove(str(WORKFLOWS))
-    for graph in build(comfy.object_info):
+    graphs = build(comfy.object_info)
+    assert sorted(graph.name for graph in graphs) == NAMES
+    for graph in graphs:
         assert graph.ui() == ui_form(graph.name), f"{graph.name}.json: run workflows/build.py again"
         assert graph.api == api_form(graph.name), f"{graph.name}.api.json: run workflows/build.py again"
 
@@ -111,8 +138,9 @@ def test_runs_through_the_api(comfy, name):
     for given, shown in pairs.items():
         went_in, came_out = (read_pictures([comfy.fetch(file) for file in run.files(node)]) for node in (given, shown))
         assert np.array_equal(went_in, came_out), f"{given} does not come out as it went in"
-    tasks = [run.outputs[node]["text"][0] for node in nodes_of(prompt, "PreviewAny")]
-    assert tasks == TASKS[name]
+    tasks = [run.outputs[node]["text"][0] for node, inputs in nodes_of(prompt, "PreviewAny").items()
+             if prompt[inputs["source"][0]]["class_type"] == "StrataConditionMask"]
+    assert tasks == TASKS.get(name, [])
 
 
 def test_a_layer_given_as_a_latent_keeps_its_values(comfy):
@@ -125,6 +153,16 @@ def test_a_layer_given_as_a_latent_keeps_its_values(comfy):
     run = comfy.check(prompt)
     a, b = (read_pictures([comfy.fetch(file) for file in run.files(key)]) for key in ("first", "second"))
     assert np.abs(a.astype(int) - b).max() <= 1
+
+
+def test_families_on_one_backbone_share_its_model():
+    """The 14B is loaded once for the layers of both its families, and the captioner's 1.3B beside it."""
+    prompt = api_form("relight_foreground_with_caption")
+    models = {inputs["adapters"]: prompt[inputs["model"][0]]["inputs"]["unet_name"]
+              for inputs in nodes_of(prompt, "StrataLoadLayers").values()}
+    assert models == {"univid_intrinsic.safetensors": BACKBONE, "univid_alpha.safetensors": BACKBONE,
+                      "vigu.layers.safetensors": BACKBONE_VIGU}
+    assert len(nodes_of(prompt, "UNETLoader")) == 2
 
 
 # comfy-cli ------------------------------------------------------------------------------------------------------------
@@ -162,7 +200,8 @@ def test_both_forms_are_one_graph(comfy_cli, name):
     assert without_titles(converted) == without_titles(api_form(name))
 
 
-BROWSER_FORM = ["inverse_rendering", "relight_edited_irradiance_ain2r", "text_to_rgba"]
+BROWSER_FORM = ["inverse_rendering", "relight_edited_irradiance_ain2r", "text_to_rgba", "rgb_to_depth",
+                "depth_anything_to_video", "caption_edited_to_video"]
 
 
 @pytest.mark.parametrize("name", BROWSER_FORM)
