@@ -438,3 +438,10 @@ def test_pictures_show_every_layer(shot):
     for name, image in layers.items():
         assert image.shape == shot.rgb.shape and image.dtype == torch.float32, name
         assert image.min() >= 0 and image.max() <= 1, name
+
+
+def test_a_hero_that_leaves_the_picture_leaves_an_empty_matte():
+    """Its window used to end before it began, and the film exposure to stop with an error."""
+    shot = render(1, 17, 24, 24)
+    assert shot.plate.alpha[0].max() > 0 and not shot.plate.alpha[-1].any()
+    assert torch.equal(shot.plate.plate[-1], shot.plate.bg[-1])

@@ -129,6 +129,6 @@ def _window(shapes: Shapes, hair: Strands | None, here: World, focal: float, siz
         tips = project(hair.points.flatten(1, 2), here.eye, here.view, focal, *size)[0].flatten(0, 1)
         low, high = torch.cat([low, tips - 1]), torch.cat([high, tips + 1])
     (left, top), (right, bottom) = low.amin(0).floor().long().tolist(), high.amax(0).ceil().long().tolist()
-    rows = torch.arange(max(top, 0), max(min(bottom, height), 0))
-    columns = torch.arange(max(left, 0), max(min(right, width), 0))
+    rows, columns = torch.arange(height), torch.arange(width)  # a hero that left the picture has none of either
+    rows, columns = rows[(rows >= top) & (rows < bottom)], columns[(columns >= left) & (columns < right)]
     return (rows[:, None] * width + columns).flatten()
