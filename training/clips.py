@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import torch.nn.functional
 from torch import Tensor
 from tqdm import tqdm
 
 from ..imaging.clips import EXR, STILLS, read_clip
 from ..imaging.fit import common_fit, still_to_clip
 from ..imaging.layers import decode
+from ..imaging.shot_windows import fit_clip
 from ..joint.streams import Family
 from .clip_layouts import Listing, find_clips, printable
 from .scenes import VERSION
@@ -163,19 +163,10 @@ def check_size(frames: int, height: int, width: int, step: int = 16) -> None:
 
 def _cover(encoding: str, images: Tensor, height: int, width: int) -> Tensor:
     """[F, H, W, 3] to [F, height, width, 3] in 0..1: the largest centred part of that shape, scaled to that size."""
-    tall, wide = images.shape[1:3]
-    if (tall, wide) == (height, width):
-        return images.clamp(0, 1)  # normals too stay as given, as they do in inference
-    scale = max(height / tall, width / wide)
-    rows, columns = max(1, min(tall, round(height / scale))), max(1, min(wide, round(width / scale)))
-    top, left = (tall - rows) // 2, (wide - columns) // 2
-    # Clipped first too, or a highlight of 1000 would bleed over its surroundings.
-    part = images[:, top : top + rows, left : left + columns].clamp(0, 1).movedim(-1, 1)  # [F, 3, rows, columns]
-    if (rows, columns) != (height, width):
-        part = torch.nn.functional.interpolate(part, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-    part = part.movedim(1, -1)
-    # Means of unit vectors are shorter ones.
-    return decode("normal", part) if encoding == "normal" else part
+    fitted = fit_clip(images, height, width).clamp(0, 1)
+    if encoding == "normal" and images.shape[1:3] != (height, width):
+        return decode("normal", fitted)  # means of unit vectors are shorter ones
+    return fitted  # normals too stay as given where nothing is scaled, as they do in inference
 
 
 def _read_text(text: str | Path) -> str:
