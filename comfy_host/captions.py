@@ -17,15 +17,7 @@ from ..imaging.shot_windows import choose_frames, fit_clip, merge_captions, wind
 from ..joint.flow import schedule
 from ..joint.sampling import effective_guidance
 from ..joint.streams import TextSpec, TokenSpec
-from ..joint.text_flow import (
-    JumpFirst,
-    PublishedCaption,
-    PublishedJoint,
-    caption_rates,
-    joint_rates,
-    random_tokens,
-    text_grid,
-)
+from ..joint.text_flow import caption_solver, joint_solver, random_tokens, text_grid
 from ..model_loaders.vocabulary import Vocabulary
 from .attach import joint_model
 from .forward import JointModel
@@ -100,8 +92,7 @@ def caption_clip(model, vae, images: Tensor, job: TextJob, hint=None, say: Say =
     latent = encode_row(vae, fit.pad(images.expand(*images.shape[:3], 3)), fit, family).unsqueeze(0)
     grid = text_grid(job.steps or tokens.steps)
     generator, ids = _noise_text(model, joint, tokens, job)
-    solver = (PublishedCaption(grid, generator) if job.published
-              else JumpFirst(caption_rates(grid), 1, ids.shape[1], generator))
+    solver = caption_solver(grid, ids.shape[1], generator, published=job.published)
     running = _Running(joint.vocabulary, solver.steps, say, comfy.utils.ProgressBar(solver.steps))
     sampler = TextOfPictures(ids, solver, grid, running.seen)
     _sample(model, sampler, torch.zeros_like(latent), torch.tensor([1.0, 0.0]), latent, hint or _zeros(model),
@@ -133,8 +124,7 @@ def video_with_caption(model, clip, vae, prompt: str, size: tuple[int, int, int]
     if given_words:
         sampler = GivenText(torch.tensor([words]))
     else:
-        solver = (PublishedJoint(steps, generator) if job.published
-                  else JumpFirst(joint_rates(steps), 1, ids.shape[1], generator))
+        solver = joint_solver(steps, ids.shape[1], generator, published=job.published)
         sampler = PicturesWithText(ids, solver, running.seen)
     positive, negative = ([[text, {}]] for text in embedded.split(1))
     latent = _sample(model, sampler, noise, schedule(steps, shift), torch.zeros_like(noise), positive, negative, cfg,

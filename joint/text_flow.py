@@ -164,3 +164,18 @@ def sample_tokens(logits: Callable[[Tensor, float, Tensor | None], Tensor], ids:
             found = logits(ids, text_time(float(grid[i])), wanted)
         ids = solver.step(i, ids, found)
     return ids
+
+
+def caption_solver(grid: Tensor, length: int, generator: torch.Generator, *, published: bool = False) -> TextSolver:
+    """What steps one text of `length` tokens of given pictures along a grid [n + 1]: with the fewest forwards, or draw
+    for draw as published."""
+    if published:
+        return PublishedCaption(grid, generator)
+    return JumpFirst(caption_rates(grid), 1, length, generator)
+
+
+def joint_solver(steps: int, length: int, generator: torch.Generator, *, published: bool = False) -> TextSolver:
+    """The same for a text that is made beside its pictures in so many steps."""
+    if published:
+        return PublishedJoint(steps, generator)
+    return JumpFirst(joint_rates(steps), 1, length, generator)

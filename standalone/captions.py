@@ -22,7 +22,7 @@ from ..joint.attention import get_attention
 from ..joint.families import FAMILIES
 from ..joint.sampling import Engine, Texts, sample_text
 from ..joint.streams import Task
-from ..joint.text_flow import JumpFirst, PublishedCaption, TextSolver, caption_rates, random_tokens, text_grid
+from ..joint.text_flow import TextSolver, caption_solver, random_tokens, text_grid
 from ..joint.transformer import Host
 from ..model_loaders.device import check_device
 from ..model_loaders.model_set import ModelSet
@@ -46,9 +46,7 @@ class TextDraw:
         """For the caption of given pictures: `sampler` "jump" draws the jumps first and skips forwards in which no
         token jumps, "published" draws as the release does. They are equally good: the distribution is one."""
         grid, ids = text_grid(steps), random_tokens(1, length, vocabulary, generator)
-        solver = (PublishedCaption(grid, generator) if sampler == "published"
-                  else JumpFirst(caption_rates(grid), 1, length, generator))
-        return cls(ids, grid, solver)
+        return cls(ids, grid, caption_solver(grid, length, generator, published=sampler == "published"))
 
     @property
     def forwards(self) -> int:

@@ -19,7 +19,7 @@ from ..imaging.layers import decode, encode
 from ..joint.attention import get_attention
 from ..joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample, sample_with_text
 from ..joint.streams import Role, Task
-from ..joint.text_flow import JumpFirst, joint_rates, random_tokens
+from ..joint.text_flow import joint_solver, random_tokens
 from ..joint.transformer import Host
 from ..model_loaders.device import check_device
 from ..model_loaders.model_set import ModelSet
@@ -171,7 +171,7 @@ def _sample(job: Job, task: Task, engine: Engine, clean: Tensor, ids: Tensor | N
         if not written:
             return sample(engine, task, clean, noise, texts, ids=ids, steps=steps, **settings), ids, steps
         ids = random_tokens(1, written[0].length, engine.experts.vocabulary, generator)
-        solver = JumpFirst(joint_rates(steps), *ids.shape, generator)
+        solver = joint_solver(steps, ids.shape[1], generator)
         return *sample_with_text(engine, task, clean, noise, texts, ids, solver, **settings), steps
 
 

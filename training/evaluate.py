@@ -23,7 +23,7 @@ from ..imaging.layers import decode, encode
 from ..joint.sampling import Engine, initial_noise, sample, sample_text, sample_with_text
 from ..joint.sampling import Texts as Branches
 from ..joint.streams import Family, Task
-from ..joint.text_flow import JumpFirst, caption_rates, joint_rates, random_tokens, text_grid
+from ..joint.text_flow import caption_solver, joint_solver, random_tokens, text_grid
 from ..model_loaders.vae import WanVae
 from ..model_loaders.vocabulary import Vocabulary
 from .caption_scores import caption_numbers, constant_caption
@@ -195,12 +195,12 @@ class _Sampling:
         generator.manual_seed(self.plan.noise_seed(self.seed))
         ids = random_tokens(1, length, self.words.size, generator)
         if len(task.targets) > len(made_texts):
-            solver = JumpFirst(joint_rates(self.plan.steps), 1, length, generator)
+            solver = joint_solver(self.plan.steps, length, generator)
             result, ids = sample_with_text(self.engine, task, clean, noise, branches, ids, solver, guidance=guidance,
                                            callback=callback)
         else:
             grid = text_grid(self.plan.steps)
-            solver = JumpFirst(caption_rates(grid), 1, length, generator)
+            solver = caption_solver(grid, length, generator)
             ids, result = sample_text(self.engine, task, clean, ids, branches, solver, grid, callback=callback), clean
         return self._layers(result), {made_texts[0]: self.words.decode(ids[0].tolist())}
 

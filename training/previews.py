@@ -13,7 +13,7 @@ from ..imaging.contact_sheet import contact_sheet
 from ..imaging.layers import decode
 from ..joint.sampling import Engine, Texts, initial_noise, sample, sample_text
 from ..joint.streams import Family, Role, Task
-from ..joint.text_flow import JumpFirst, caption_rates, random_tokens, text_grid
+from ..joint.text_flow import caption_solver, random_tokens, text_grid
 from ..model_loaders.vae import WanVae
 from ..model_loaders.vocabulary import Vocabulary
 
@@ -65,7 +65,7 @@ def write_text_preview(path: Path, engine: Engine, task: Task, truth: Mapping[st
     like, grid = texts.branches, text_grid(steps)
     generator = torch.Generator().manual_seed(_SEED)
     noise = random_tokens(1, length, vocabulary.size, generator)
-    solver = JumpFirst(caption_rates(grid), 1, length, generator)
+    solver = caption_solver(grid, length, generator)
     ids = sample_text(engine, task, _stacked(task.family, truth).to(like), noise.to(like.device), texts, solver, grid)
     replace_file(path, f"made: {vocabulary.decode(ids[0].tolist())}\ntrue: {text}\n".encode())
     return path
