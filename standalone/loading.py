@@ -83,11 +83,6 @@ def embed_prompts(models: ModelSet, family: Family, device: str, prompts: Sequen
     return torch.cat([row.to(device, dtype) for row in rows]), own
 
 
-def empty_context(models: ModelSet, family: Family, device: str) -> Tensor:
-    """The embedding [1, W, E] of the empty prompt. Raises as `embed_prompts`."""
-    return embed_prompts(models, family, device, [""])[0]
-
-
 def no_context(engine: Engine, device: str) -> Tensor:
     """[1, 1, E] of zeros: equal rows, however many, are one to an attention. See `Family.no_prompt`."""
     return torch.zeros(1, 1, engine.model.config.text_dim, device=device, dtype=working_dtype(device))

@@ -12,7 +12,6 @@ from comfyui_strata.training.caption_scores import (
     CAPTION_METRICS,
     caption_numbers,
     constant_caption,
-    shuffled_captions,
 )
 from comfyui_strata.training.rendering.caption_facts import caption_facts
 from comfyui_strata.training.rendering.captions import (
@@ -176,8 +175,8 @@ def test_stand_ins_are_between_nothing_and_the_truth():
     def mean(captions) -> float:
         return sum(numbers(text, each)["fact F1"] for text, each in zip(captions, facts)) / len(facts)
 
-    shuffled = shuffled_captions(true)
-    assert sorted(shuffled) == sorted(true) and all(a != b for a, b in zip(shuffled, true))
+    shuffled = true[1:] + true[:1]
+    assert all(a != b for a, b in zip(shuffled, true))
     assert mean(true) == 100 and mean([""] * 60) == 0
     assert 20 < mean(shuffled) < mean([typical] * 60) < 60
 
@@ -197,8 +196,6 @@ def test_the_constant_caption_holds_what_is_most_usual():
     )
     with pytest.raises(ValueError, match="of no shots; give the facts of some"):
         constant_caption([])
-    with pytest.raises(ValueError, match="1 captions were to be exchanged, but at least 2"):
-        shuffled_captions([TRUE])
 
 
 # ---- anything at all -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone import evaluation
-from comfyui_strata.standalone.loading import empty_context, load_engine, load_layer_file
+from comfyui_strata.standalone.loading import embed_prompts, load_engine, load_layer_file
 from comfyui_strata.tests.tiny_files import write_tiny_umt5
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
@@ -60,7 +60,7 @@ def tiny():
         if family not in loaded:
             models = find_models("tiny", family)
             engine, vae = load_engine(models, load_layer_file(models, family, "cpu"), "cpu", Host())
-            loaded[family] = engine, vae, Texts(empty_context(models, family, "cpu"))
+            loaded[family] = engine, vae, Texts(embed_prompts(models, family, "cpu", [""])[0])
         return loaded[family]
 
     return load

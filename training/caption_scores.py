@@ -78,15 +78,6 @@ def constant_caption(facts: Iterable[Facts]) -> str:
     return caption(Facts(objects, place, ground, texture, wall, lights, _usual(each.camera for each in facts)))
 
 
-def shuffled_captions(captions: list[str]) -> list[str]:
-    """For each shot the caption of the next one, for the last the first's: well written, of the right world, and wrong.
-    Raises ValueError for fewer than two, which cannot be exchanged."""
-    if len(captions) < 2:
-        raise ValueError(f"{len(captions)} captions were to be exchanged, but at least 2 are needed; measure more "
-                         "shots.")
-    return captions[1:] + captions[:1]
-
-
 def _usual(values: Iterable):
     return Counter(values).most_common(1)[0][0]
 
