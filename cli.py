@@ -130,6 +130,8 @@ def _add_eval(commands) -> None:
     evaluate.add_argument("--task", nargs="+", default=["all"], metavar="T", help="tasks, or all (default: all)")
     evaluate.add_argument("--seeds", type=_positive, default=8, metavar="N", help="how many shots (default: 8)")
     evaluate.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
+    evaluate.add_argument("--framing", choices=("wide", "close"), default="wide",
+                          help="how the shots are framed; the bundled models know close ones (default: wide)")
     evaluate.add_argument("--size", type=_size, metavar="WxH", help="(default: the family's)")
     evaluate.add_argument("--frames", type=_positive, metavar="N", help="(default: the family's, 21)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the noise (default: 0)")
@@ -302,7 +304,7 @@ def evaluate_model(args) -> int:
         height, width = args.size or (family.height, family.width)
         plan = Plan(tuple(dict.fromkeys(parse_task(family, name) for name in names)),
                     range(args.first_seed, args.first_seed + args.seeds), args.frames or family.frames, height, width,
-                    args.steps or family.flow.steps, args.seed)
+                    args.steps or family.flow.steps, args.seed, args.framing)
         trial = Trial(plan, args.json, args.pictures, args.cfg, args.device or best_device(), args.attention)
         trial.check()
     except ValueError as error:

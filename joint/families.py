@@ -133,6 +133,22 @@ VIGU = Family(
     text=TextSpec(share_first_bias=True, zero_padding=False, clean=False),
 )
 
+# Wan itself, rgb from a text: no published system of ours, but what a small backbone learns before it is frozen.
+WAN = Family(
+    name="wan",
+    title="Wan: rgb from a text",
+    backbone="Wan2.1-T2V-1.3B",
+    streams=(StreamSpec("rgb", "R"),),
+    flow=FlowSpec(),
+    text_tasks=None,
+    guidance=5.0,
+    height=480,
+    width=832,
+    frames=81,
+    rate=16,
+    negative_prompt=WAN_NEGATIVE_PROMPT,
+)
+
 FAMILIES: dict[str, Family] = {family.name: family for family in (INTRINSIC, ALPHA, UNITY, VIGU)}
 
 

@@ -18,6 +18,7 @@ from .layer_metadata import family_of, family_of_parts
 from .safetensors_file import Header, read_header
 from .vae import VAE_CHANNELS, looks_like_vae
 from .wan_names import wan_names
+from .word_encoder import CODES, is_word_encoder
 
 # What a file of prompts calls the embedding of the empty one, and, before a stream's name, of that stream's own.
 EMPTY_PROMPT, OWN_PROMPT = "empty_prompt", "prompt."
@@ -68,12 +69,15 @@ def detect_header(header: Header) -> Detected:
         return Detected("vae", f"Wan {version} VAE", channels=VAE_CHANNELS[version])
     if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
         return Detected("text encoder", f"T5 text encoder of width {shapes['shared.weight'][-1]}")
+    if is_word_encoder(shapes):
+        words, width = shapes[CODES]
+        return Detected("text encoder", f"word encoder of {words - 1} words, codes of width {width}")
     prompts = [key for key in shapes if key == EMPTY_PROMPT or key.startswith(OWN_PROMPT)]
     if prompts and all(shapes[key] for key in prompts):
         of = ["the empty prompt" if key == EMPTY_PROMPT else key.removeprefix(OWN_PROMPT) for key in sorted(prompts)]
         return Detected("prompts", f"embedding of {', '.join(of)}, width {shapes[prompts[0]][-1]}")
     return Detected("unknown", "no file that Strata knows (it looks for Wan backbones, layers of UniVidX, UnityVideo "
-                               "and Uni-ViGU, Wan VAEs and UMT5 text encoders)")
+                               "and Uni-ViGU, Wan VAEs and text encoders)")
 
 
 def wan_config(shapes: dict[str, tuple[int, ...]], num_heads: int | None = None) -> WanConfig:

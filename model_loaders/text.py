@@ -14,6 +14,7 @@ import torch
 
 from .safetensors_file import load_tensors, read_header
 from .vocabulary import Vocabulary, find_vocabulary
+from .word_encoder import encode_words, is_word_encoder
 
 TEXT_LENGTH = 512
 
@@ -47,8 +48,9 @@ def encode_prompts(
 ) -> torch.Tensor:
     """Encode each prompt to a row of [n, 512, D], on `device` in `dtype`, and free the encoder before returning.
 
-    `path` is a folder in the transformers or diffusers layout (text_encoder/ + tokenizer/, or both flat in one), or
-    ComfyUI's single file with the tokenizer inside (`umt5_xxl_fp16.safetensors`). Each prompt is cleaned, ends in EOS,
+    `path` is a folder in the transformers or diffusers layout (text_encoder/ + tokenizer/, or both flat in one),
+    ComfyUI's single file with the tokenizer inside (`umt5_xxl_fp16.safetensors`), or that of a `word_encoder`, of which
+    what follows does not hold. Each prompt is cleaned, ends in EOS,
     is cut to 512 tokens, and is zero from its own length on: an empty one is a single row for EOS and 511 of zeros.
 
     Uni-ViGU's release conditions otherwise (specs/univigu.md §6.5), all three of these at once:
@@ -62,6 +64,8 @@ def encode_prompts(
     if not prompts:
         raise ValueError("No prompt was given and at least one is needed: an empty string is a prompt.")
     path = Path(path)
+    if path.is_file() and is_word_encoder(read_header(path).shapes):
+        return encode_words(path, prompts).to(device, dtype)
     weights, vocabulary = _find(path)
     texts = [clean_prompt(prompt) for prompt in prompts] if clean else prompts
     # Truncation keeps the EOS, as the reference's tokenizer does.

@@ -9,6 +9,7 @@ from .condition_mask import ConditionMask
 from .decode_layers import DecodeLayers
 from .densepose import DecodeDensePose, EncodeDensePose
 from .depth import DecodeDepth, EncodeDepth
+from .encode_words import EncodeWords
 from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
 from .joint_sampler import JointSampler
@@ -24,6 +25,7 @@ class StrataExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadLayers, GatedLora, ConditionMask, JointSampler, DecodeLayers, CaptionClip, VideoCaption,
+            EncodeWords,
             EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
         ]

@@ -74,7 +74,8 @@ def _texts(trial: Trial, models: ModelSet) -> Texts | None:
     prompts = []
     if readers and models.text_encoder is not None:
         # Each shot is rendered now for its prompt and later for its layers: all of them at once could fill the memory.
-        prompts = [synthetic_example(family, seed, plan.frames, plan.height, plan.width).prompt for seed in plan.seeds]
+        prompts = [synthetic_example(family, seed, plan.frames, plan.height, plan.width, plan.framing).prompt
+                   for seed in plan.seeds]
     if zeros and not prompts:
         return None
     streams = {layer for task in plan.tasks for layer in task.conditions + task.targets}
@@ -94,8 +95,9 @@ def _about(trial: Trial, models: ModelSet, texts: Texts) -> dict:
     plan = trial.plan
     prompts = {str(task): "caption" if task.uses_text and texts.captions else "empty" for task in plan.tasks}
     return {"family": plan.family.name, "variant": plan.family.variant.changes(), "prompts": prompts,
-            "shots": list(plan.seeds), "size": [plan.frames, plan.height, plan.width], "steps": plan.steps,
-            "guidance": texts.guidance, "seed": plan.seed, "device": trial.device, "attention": trial.attention,
+            "shots": list(plan.seeds), "framing": plan.framing, "size": [plan.frames, plan.height, plan.width],
+            "steps": plan.steps, "guidance": texts.guidance, "seed": plan.seed, "device": trial.device,
+            "attention": trial.attention,
             "models": {part: str(path) for part, path in asdict(models).items() if path is not None}}
 
 

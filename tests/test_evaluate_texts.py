@@ -96,7 +96,7 @@ def test_a_caption_longer_than_the_stream_is_said(vae):
 
 
 def test_the_usual_caption_is_one_of_the_world():
-    assert len(usual_caption().split(". ")) == 3
+    assert len(usual_caption("wide").split(". ")) == 3
 
 
 def test_layers_read_their_own_prompts(tmp_path):

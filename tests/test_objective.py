@@ -53,7 +53,7 @@ def test_tasks_are_drawn_alike(family):
     given = Counter(len(d.task.conditions) for d in drawn)
     for conditions, share in {0: 1, 1: 4, 2: 6, 3: 4}.items():
         assert given[conditions] / 10_000 == pytest.approx(share / 15, abs=0.025)
-    levels = torch.tensor([float(d.level) for d in drawn])
+    levels = torch.tensor([float(d.levels[0]) for d in drawn])
     assert levels.min() < 20 and levels.max() > 979 and levels.mean() == pytest.approx(499.5, abs=15)
 
 
@@ -105,7 +105,7 @@ def test_weights_of_tasks_that_could_not_remain_are_refused():
 def test_every_stream_gets_its_own_noise_at_its_roles_level():
     clean, noise = toy_latents(2, seed=1), toy_latents(2, seed=2)
     levels = training_levels(FLOW)
-    x = noised(clean, noise, Draw(parse_task(INTRINSIC, "RI2AN"), 300), levels)
+    x = noised(clean, noise, Draw(parse_task(INTRINSIC, "RI2AN"), (300,)), levels)
     for row, level in ((0, 999), (1, 300), (2, 999), (3, 300)):
         s = float(levels.sigmas[level])
         torch.testing.assert_close(x[:, row], (1 - s) * clean[:, row] + s * noise[:, row])
@@ -118,7 +118,7 @@ def engine():
 
 def test_the_loss_is_the_weighted_error_of_the_targets_alone(engine):
     clean, noise, texts = toy_latents(2, seed=1), toy_latents(2, seed=2), toy_context(2)
-    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), (400,)), training_levels(FLOW)
     ours = training_loss(engine, drawn, Lesson(clean, noise, texts), levels)
     times = torch.tensor([[[float(levels.times[999])]] + 3 * [[float(levels.times[400])]]]).expand(2, -1, -1)
     predicted = forward(engine.model, engine.bank, noised(clean, noise, drawn, levels), drawn.task.roles, times=times,
@@ -129,7 +129,7 @@ def test_the_loss_is_the_weighted_error_of_the_targets_alone(engine):
 
 @pytest.mark.parametrize("task", ["t2RAIN", "R2AIN", "AN2RI", "AIN2R"])
 def test_gradients_are_those_of_finite_differences(engine, task):
-    drawn, levels = Draw(parse_task(INTRINSIC, task), 500), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, task), (500,)), training_levels(FLOW)
     inputs = (toy_latents(seed=1), toy_latents(seed=2), toy_context())
 
     def loss() -> torch.Tensor:
@@ -161,7 +161,7 @@ def test_gradients_are_those_of_finite_differences(engine, task):
 
 def test_twenty_steps_learn_a_fixed_batch(engine):
     clean, noise, texts = toy_latents(seed=1), toy_latents(seed=2), toy_context()
-    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), 400), training_levels(FLOW)
+    drawn, levels = Draw(parse_task(INTRINSIC, "R2AIN"), (400,)), training_levels(FLOW)
     engine.bank.requires_grad_(True)
     optimiser = torch.optim.AdamW(engine.bank.parameters(), lr=1e-2)
     losses = []

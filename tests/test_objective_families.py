@@ -59,7 +59,7 @@ def test_unity_draws_what_its_release_draws():
                                                                          abs=0.03)
     assert counts["t2RS"] / 8000 == pytest.approx(0.5 * 0.4 / 1.4, abs=0.02)
     levels = training_levels(UNITY.flow)
-    sigmas = torch.stack([levels.sigmas[d.level] for d in drawn])
+    sigmas = torch.stack([levels.sigmas[d.levels[0]] for d in drawn])
     # The shifted sigmoid of a normal number: its median is that of 0, its quarters those of -+0.6745.
     for share, normal in ((0.25, -0.6745), (0.5, 0.0), (0.75, 0.6745)):
         t = float(torch.sigmoid(torch.tensor(normal)))
@@ -81,18 +81,18 @@ def test_vigu_draws_the_times_of_video_and_text_apart():
     generator = torch.Generator().manual_seed(0)
     drawn = [draw(VIGU, generator, drop=0.5) for _ in range(4000)]
     assert {str(d.task) for d in drawn} == {"t2RC"}
-    both = torch.tensor([[d.level / 1000, d.clean] for d in drawn])
+    both = torch.tensor([[d.levels[0] / 1000, d.clean[0]] for d in drawn])
     assert torch.corrcoef(both.T)[0, 1].abs() < 0.06  # 4 standard deviations of 1/sqrt(4000)
     assert both.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.03)
     reads = Counter(d.reads for d in drawn)
     shares = {kind: count / 4000 for kind, count in reads.items()}
     assert shares == pytest.approx({"prompt": 0.5, "zeros": 0.25, "empty": 0.25}, abs=0.04)
-    assert draw(VIGU, generator, {"C2R": 1.0}).clean == 1.0
+    assert draw(VIGU, generator, {"C2R": 1.0}).clean == (1.0,)
 
 
 def test_a_text_keeps_as_many_tokens_as_its_time_says():
     ids = torch.full((400, 50), 3)
-    drawn = Draw(parse_task(VIGU, "t2RC"), 0, "zeros", clean=0.7)
+    drawn = Draw(parse_task(VIGU, "t2RC"), (0,), "zeros", clean=(0.7,))
     noisy = noised_text(ids, drawn, V, torch.Generator().manual_seed(0))
     assert float((noisy == 3).float().mean()) == pytest.approx(0.7 + 0.3 / V, abs=0.015)
     assert noisy.min() == 0 and noisy.max() == V - 1
@@ -105,7 +105,7 @@ def test_what_is_given_to_unity_is_clean_and_told_the_targets_time_or_its_own():
         with torch.no_grad():
             for vector in (*network.experts.modulation.values(), network.experts.embedding["layer"].linear.weight):
                 vector.normal_(std=0.3)
-        drawn = Draw(parse_task(family, "R2D"), 300)
+        drawn = Draw(parse_task(family, "R2D"), (300,))
         x = noised(clips.clean, clips.noise, drawn, network.levels)
         assert torch.equal(x[:, 0], clips.clean[:, 0])
         sigma = float(network.levels.sigmas[300])
@@ -124,7 +124,7 @@ def test_the_loss_of_video_and_text_is_the_sum_of_their_means():
     network, clips = trainee(VIGU), lesson(VIGU)
     with torch.no_grad():
         network.experts.head["text"].head.weight.normal_(std=0.2)
-    drawn = Draw(parse_task(VIGU, "t2RC"), 400, clean=0.3)
+    drawn = Draw(parse_task(VIGU, "t2RC"), (400,), clean=(0.3,))
     x = noised(clips.clean, clips.noise, drawn, network.levels)
     with torch.no_grad():
         velocity, logits = predict(network.engine(), drawn.task, x, float(network.levels.times[400]) / 1000,
@@ -140,7 +140,7 @@ def test_the_loss_of_video_and_text_is_the_sum_of_their_means():
 
 def test_a_text_that_is_given_has_no_padding():
     network, clips = trainee(VIGU), lesson(VIGU, 3)
-    drawn = Draw(parse_task(VIGU, "C2R"), 400)
+    drawn = Draw(parse_task(VIGU, "C2R"), (400,))
     with torch.no_grad():
         loss = float(network(drawn, clips))
         padding = clips.ids.clone()
@@ -163,7 +163,7 @@ def test_every_step_reaches_all_that_is_learned(family):
             network.zero_grad()
             zeros = [clips.context[:1, :1] * 0] if family.no_prompt == "zeros" else []
             for context in (clips.context, *zeros):
-                network(Draw(task, 300, clean=0.5), clips._replace(context=context)).backward()
+                network(Draw(task, (300,), clean=(0.5,)), clips._replace(context=context)).backward()
             assert all(value.grad is not None for value in network.learned().values()), str(task)
 
 
@@ -172,7 +172,7 @@ def test_every_step_reaches_all_that_is_learned(family):
     ids=lambda value: getattr(value, "name", value))
 def test_twenty_steps_learn_a_fixed_batch(family, task):
     network, clips = trainee(family), lesson(family)
-    drawn = Draw(parse_task(family, task), 400, clean=0.5)
+    drawn = Draw(parse_task(family, task), (400,), clean=(0.5,))
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(20):
@@ -201,6 +201,35 @@ def test_every_family_has_levels_and_a_draw():
     for family in FAMILIES.values():
         levels = training_levels(family.flow)
         drawn = draw(family, torch.Generator().manual_seed(0))
-        assert 0 <= drawn.level < len(levels.sigmas) and drawn.task.targets
+        assert 0 <= drawn.levels[0] < len(levels.sigmas) and drawn.task.targets
 
 
+
+
+@pytest.mark.parametrize(("family", "task"), [(UNITY, "R2D"), (PAPER, "RD2KP"), (VIGU, "t2RC"), (VIGU, "C2R")],
+                         ids=lambda value: getattr(value, "name", value))
+def test_every_clip_of_a_batch_may_have_its_own_level(family, task):
+    network, clips = trainee(family), lesson(family, 3)
+    task = parse_task(family, task)
+    makes_text = bool(set(family.texts) & set(task.targets))
+    levels, clean = (100, 400, 900), (0.2, 0.5, 0.9) if makes_text else (1.0,)
+    with torch.no_grad():
+        together = network(Draw(task, levels, clean=clean), clips)
+        alone = [network(Draw(task, (levels[n],), clean=clean[n:n + 1] if makes_text else clean), one(clips, n))
+                 for n in range(3)]
+    assert len({round(float(loss), 3) for loss in alone}) == 3  # or the levels would not matter
+    assert float(together) == pytest.approx(float(sum(alone)) / 3, rel=1e-4)
+
+
+def one(clips, n):
+    """Clip n of a lesson."""
+    each = {name: getattr(clips, name)[n:n + 1] for name in ("clean", "noise", "ids", "noisy_ids")
+            if getattr(clips, name) is not None}
+    return clips._replace(**each, context=clips.context[n:n + 1] if len(clips.context) > 1 else clips.context,
+                          lengths=clips.lengths[n:n + 1])
+
+
+def test_every_clip_is_drawn_a_level_and_a_time():
+    drawn = draw(VIGU, torch.Generator().manual_seed(0), {"t2RC": 1.0}, clips=64)
+    assert len(set(drawn.levels)) > 50 and len(set(drawn.clean)) == 64
+    assert all(0 <= level < 1000 for level in drawn.levels) and all(0 <= time <= 1 for time in drawn.clean)

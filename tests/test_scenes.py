@@ -51,6 +51,23 @@ def test_a_seed_gives_the_same_shot_again(shot):
     assert all(torch.equal(a, b) for a, b in zip(tensors(shot).values(), tensors(again).values()))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_close_shot_shows_one_or_two_and_the_first_fills_it(seed):
+    shot = render(seed, 2, 48, 64, framing="close")
+    torch.testing.assert_close(shot.rgb_linear, shot.albedo_linear * shot.irradiance + shot.specular)
+    assert torch.equal(shot.plate.plate_linear, over(shot.plate.fg_linear, shot.plate.alpha, shot.plate.bg_linear))
+    assert 1 <= len(shot.facts.objects) <= 2
+    rows, columns = (shot.ids[0, ..., 0] == shot.plate.hero).nonzero().T
+    height, width = int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+    assert max(height / 48, width / 64) > 0.45
+    assert not torch.equal(shot.rgb_linear, render(seed, 2, 48, 64).rgb_linear)
+
+
+def test_an_unknown_framing_is_refused():
+    with pytest.raises(ValueError, match="no framing 'near'; choose one of wide, close"):
+        render(0, 1, 16, 16, framing="near")
+
+
 def test_seeds_give_different_shots():
     pictures = [render(seed, 1, 16, 16, film_samples=0).rgb_linear for seed in range(12)]
     apart = [(a - b).abs().mean().item() for i, a in enumerate(pictures) for b in pictures[:i]]

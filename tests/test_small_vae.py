@@ -9,8 +9,9 @@ import torch
 from comfyui_strata.model_loaders.vae import load_vae
 from comfyui_strata.training import small_vae
 from comfyui_strata.training.small_vae import Pictures, Recipe, hold_stills, loss, make_vae, normalise, train_vae
+from comfyui_strata.training.vae_network import encode, reconstruct
 
-TINY = Recipe(width=4, shots=2, still_steps=3, clip_steps=2, still_batch=2, clip_batch=1, warmup=(1, 1))
+TINY = Recipe(width=4, stills=2, clips=2, still_steps=3, clip_steps=2, still_batch=2, clip_batch=1, warmup=(1, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -35,15 +36,39 @@ def test_at_first_every_frame_passes_as_a_still():
     torch.testing.assert_close(made, made[:, :, :1].expand_as(made))
 
 
+@pytest.mark.parametrize("frames", [1, 5, 9])
+def test_a_clip_at_once_gives_what_diffusers_gives_in_chunks(frames):
+    vae = make_vae(4, 0)
+    x = torch.rand(2, 3, frames, 16, 32) * 2 - 1
+    with torch.no_grad():
+        for value in vae.parameters():  # as made, what looks back in time is nearly nothing
+            value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(value.numel())))
+        latents = vae.encode(x).latent_dist.mean
+        torch.testing.assert_close(encode(vae, x), latents, atol=1e-5, rtol=1e-4)
+        noise = torch.randn(latents.shape)
+        pictures, mean = reconstruct(vae, x, noise)
+        torch.testing.assert_close(mean, latents, atol=1e-5, rtol=1e-4)
+        # diffusers clamps what it decodes
+        torch.testing.assert_close(pictures.clamp(-1, 1), vae.decode(latents + noise).sample, atol=1e-5, rtol=1e-4)
+
+
+def test_drawings_count_for_more(cache):
+    vae, x = make_vae(4, 0), torch.rand(2, 3, 1, 16, 16)
+    none = torch.zeros(2, 16, 1, 2, 2)
+    with torch.no_grad():
+        plain, first = (loss(vae, x, torch.tensor(counts), TINY, none) for counts in ([1.0, 1.0], [3.0, 1.0]))
+    assert first > plain
+
+
 def test_the_second_stage_leaves_latents_of_stills_alone(cache):
     vae = make_vae(4, 0)
-    x = Pictures(cache, 2).batch(1, 5, np.random.default_rng(0))
+    x, counts = Pictures(cache, 2, 5, "close").batch(1, np.random.default_rng(0))
     before = vae.encode(x).latent_dist.mean.detach()
     hold_stills(vae)
     optimiser = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=1e-2, weight_decay=0)
     for _ in range(3):
         optimiser.zero_grad()
-        loss(vae, x, TINY, torch.zeros_like(before)).backward()
+        loss(vae, x, counts, TINY, torch.zeros_like(before)).backward()
         optimiser.step()
     after = vae.encode(x).latent_dist.mean.detach()
     assert torch.equal(after[:, :, 0], before[:, :, 0])
@@ -86,14 +111,14 @@ def test_the_file_is_read_as_any_wan_vae_and_a_cut_off_run_goes_on(cache, tmp_pa
 
 
 def test_it_learns(cache):
-    recipe = replace(TINY, still_steps=40, still_rate=5e-3)
+    recipe = replace(TINY, still_steps=60, still_rate=1e-2)
     vae = make_vae(recipe.width, 0)
-    x = Pictures(cache, 2).batch(2, 1, np.random.default_rng(1))
+    x, counts = Pictures(cache, 2, 1, "close").batch(2, np.random.default_rng(1))
     optimiser = torch.optim.AdamW(vae.parameters(), lr=recipe.still_rate)
     values = []
     for _ in range(recipe.still_steps):
         optimiser.zero_grad()
-        value = loss(vae, x, recipe, torch.zeros(2, 16, 1, 2, 2))
+        value = loss(vae, x, counts, recipe, torch.zeros(2, 16, 1, 2, 2))
         value.backward()
         optimiser.step()
         values.append(float(value.detach()))

@@ -233,7 +233,7 @@ def test_every_step_reaches_all_that_is_learned(family, variant):
             if Role.TARGET in roles:
                 trainee.zero_grad()
                 clean, noise = (toy_latents(seed=seed).float() for seed in (1, 2))
-                trainee(Draw(Task(family, roles), 300), Lesson(clean, noise, toy_context().float())).backward()
+                trainee(Draw(Task(family, roles), (300,)), Lesson(clean, noise, toy_context().float())).backward()
                 unreached = [name for name, value in trainee.learned().items() if value.grad is None]
                 assert not unreached, (roles, unreached[:3])
 

@@ -18,7 +18,8 @@ from comfyui_strata.tests.tiny_files import write_tiny_vae
 from comfyui_strata.training import latents as latents_module
 from comfyui_strata.training.clips import OwnClips, SyntheticShots
 from comfyui_strata.training.latents import Bad, LatentCache, file_key
-from comfyui_strata.training.shots import Example, synthetic_example
+from comfyui_strata.training.shot_folder import ShotFolder
+from comfyui_strata.training.shots import FIRST_TRAINING_SEED, Example, synthetic_example
 
 RATE = Fraction(24)
 
@@ -338,6 +339,34 @@ def test_synthetic_shots_are_a_source():
     with pytest.raises(IndexError):
         source.read(3)
     assert "0 synthetic shots" in sentence(lambda: SyntheticShots(INTRINSIC, 0, 1, 16, 16))
+
+
+def test_a_folder_of_renderings_serves_every_family(tmp_path):
+    size = (2, 5, 32, 32)
+    for family in (INTRINSIC, ALPHA):
+        source = SyntheticShots(family, *size, framing="close", folder=tmp_path)
+        exact = SyntheticShots(family, *size, framing="close")
+        for i in range(2):
+            stored, rendered = source.read(i), exact.read(i)
+            assert (stored.name, stored.prompt, stored.texts) == (rendered.name, rendered.prompt, rendered.texts)
+            assert stored.layers.keys() == rendered.layers.keys() == set(family.layers)
+            for layer, image in stored.layers.items():
+                torch.testing.assert_close(image, rendered.layers[layer], atol=0.5 / 255 + 1e-6, rtol=0)
+        assert source.key(0) != exact.key(0) != SyntheticShots(family, *size).key(0)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2  # both families, one file a shot
+    again = files[0].read_bytes()
+    files[0].write_bytes(again[:1000])  # a copy that was cut off
+    ShotFolder(tmp_path, 5, 32, 32, "close").shot(FIRST_TRAINING_SEED)
+    assert files[0].read_bytes() == again
+
+
+def test_a_folder_is_filled_by_several_processes(tmp_path):
+    folder = ShotFolder(tmp_path, 1, 16, 16)
+    folder.fill(range(100_000, 100_003), processes=2)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    layers, caption, summary = folder.shot(100_001)
+    assert layers["rgb"].shape == (1, 16, 16, 3) and len(caption) > len(summary) > 0
 
 
 # cached latents

@@ -253,7 +253,7 @@ def test_every_variant_learns_a_fixed_batch(variant):
     family = vary(INTRINSIC, variant)
     model, bank = network(family)
     engine = Engine(model, bank.requires_grad_(True), AdapterSettings.published(family), Host())
-    drawn, levels = Draw(parse_task(family, "R2AIN"), 400), training_levels(family.flow)
+    drawn, levels = Draw(parse_task(family, "R2AIN"), (400,)), training_levels(family.flow)
     optimiser = torch.optim.AdamW(bank.parameters(), lr=1e-2)
     losses = []
     for _ in range(20):
@@ -291,7 +291,7 @@ def gradients(family, host) -> dict[AdapterKey, torch.Tensor | None]:
     tensors = published_tensors(family)
     bank = stack_adapters(tensors.__getitem__, family, CONFIG.num_layers)
     engine = Engine(network(family)[0], bank, AdapterSettings.published(family), host)
-    drawn, levels = Draw(parse_task(family, "RI2AN"), 400), training_levels(family.flow)
+    drawn, levels = Draw(parse_task(family, "RI2AN"), (400,)), training_levels(family.flow)
     training_loss(engine, drawn, Lesson(toy_latents(seed=1), toy_latents(seed=2), toy_context()), levels).backward()
     return {key: tensor.grad for key, tensor in tensors.items()}
 

@@ -19,7 +19,8 @@ from ..imaging.shot_windows import fit_clip
 from ..joint.streams import Family
 from .clip_layouts import Listing, find_clips, printable
 from .scenes import VERSION
-from .shots import FIRST_TRAINING_SEED, Example, synthetic_example
+from .shot_folder import ShotFolder
+from .shots import FIRST_TRAINING_SEED, Example, family_layers, sayings, synthetic_example
 
 _READING = 1  # how files become an example; raise it when that changes, because latents are cached by it
 
@@ -48,15 +49,17 @@ def say(text: str) -> None:
 
 
 class SyntheticShots:
-    """The shots of `count` seeds. Raises ValueError for a size that `check_size` refuses."""
+    """The shots of `count` seeds; from `folder`, where one is given, as the 8-bit pictures that it keeps. Raises
+    ValueError for a size that `check_size` refuses."""
 
     def __init__(self, family: Family, count: int, frames: int, height: int, width: int,
-                 first_seed: int = FIRST_TRAINING_SEED):
+                 first_seed: int = FIRST_TRAINING_SEED, *, framing: str = "wide", folder: str | Path = ""):
         check_size(frames, height, width, 2 * family.latents.cell)
         if count < 1:
             raise ValueError(f"{count} synthetic shots were asked for, at least 1 is needed.")
         self.family = family
-        self.size = frames, height, width
+        self.size, self.framing = (frames, height, width), framing
+        self._folder = ShotFolder(Path(folder), *self.size, framing) if folder else None
         self._seeds = range(first_seed, first_seed + count)
 
     def __len__(self) -> int:
@@ -66,10 +69,15 @@ class SyntheticShots:
         return f"synthetic shot {self._seeds[i]}"
 
     def key(self, i: int) -> str:
-        return _digest("synthetic", VERSION, self.family.name, *self.size, self._seeds[i])
+        how = [self.framing, "8 bit" if self._folder else "exact"]
+        return _digest("synthetic", VERSION, self.family.name, *self.size, *how, self._seeds[i])
 
     def read(self, i: int) -> Example:
-        return synthetic_example(self.family, self._seeds[i], *self.size)
+        if self._folder is None:
+            return synthetic_example(self.family, self._seeds[i], *self.size, self.framing)
+        layers, caption, summary = self._folder.shot(self._seeds[i])
+        pictures = {name: image.float() / 255 for name, image in family_layers(self.family, layers).items()}
+        return Example(self.name(i), pictures, *sayings(self.family, caption, summary))
 
 
 class OwnClips:

@@ -10,9 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import get_type_hints
 
-from ..joint.families import get_family, parse_task, vary, with_text_length
+from ..joint.families import WAN, get_family, parse_task, vary, with_text_length
 from ..joint.streams import Family
 from ..joint.variants import Variant
+from .rendering.staging import FRAMINGS
 
 CONFIG = "config.toml"  # what it is called beside the result
 
@@ -50,12 +51,16 @@ class Model:
 class Data:
     """What is learned from: `clips`, a folder or a CSV of your own, or `synthetic` shots, of that many seeds.
 
-    frames (4n + 1), height, width (multiples of 16) in pixels: what every clip is brought to. cache: the folder of the
-    encoded clips, which several runs may share; empty for one inside the run's own.
+    framing: of synthetic shots, "wide" or "close". shots: a folder of their renderings as `shot_folder` makes them,
+    where those that are not there yet are put; empty renders without keeping. frames (4n + 1), height, width (multiples
+    of 16) in pixels: what every clip is brought to. cache: the folder of the encoded clips, which several runs may
+    share; empty for one inside the run's own.
     """
 
     clips: str = ""
     synthetic: int = 0
+    framing: str = "wide"
+    shots: str = ""
     frames: int = 21
     height: int = 480
     width: int = 640
@@ -156,7 +161,7 @@ class TrainConfig:
 
     def resolve_family(self) -> Family:
         """The family in its variant, with texts of the length that is trained. Raises ValueError."""
-        family = vary(get_family(self.family), self.variant)
+        family = vary(WAN if self.family == WAN.name else get_family(self.family), self.variant)
         return with_text_length(family, self.text.length) if self.text.length else family
 
     def check(self) -> None:
@@ -164,6 +169,9 @@ class TrainConfig:
         family = self.resolve_family()
         self._check_stages(family)
         _one_of("[model] train", self.model.train, ("adapters", "all"))
+        if family is WAN and self.model.train != "all":
+            raise ValueError('The wan family adds nothing to its backbone that could learn: set train = "all".')
+        _one_of("[data] framing", self.data.framing, FRAMINGS)
         _one_of("[run] mixed_precision", self.run.mixed_precision, ("no", "bf16"))
         if bool(self.model.backbone) == (self.new_backbone is not None):
             raise ValueError("Give either [model] backbone, a Wan file, or a table [new_backbone] with its sizes.")
@@ -307,5 +315,5 @@ def _anchored(config: TrainConfig, folder: Path) -> TrainConfig:
     m, d, t = config.model, config.data, config.text
     return replace(config, model=replace(m, vae=full(m.vae), backbone=full(m.backbone), start=full(m.start),
                                          text_encoder=full(m.text_encoder)),
-                   data=replace(d, clips=full(d.clips), cache=full(d.cache)),
+                   data=replace(d, clips=full(d.clips), shots=full(d.shots), cache=full(d.cache)),
                    text=replace(t, vocabulary=full(t.vocabulary)))

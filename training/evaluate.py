@@ -39,8 +39,9 @@ _USUAL = 500  # shots, of which only the facts are needed: enough for what is mo
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: tasks of one family, on the shots of `seeds`, at a size, with so many sampling steps. `seed`
-    chooses the noise: another one is another draw for every shot, the same one is the same for every model."""
+    """What to measure: tasks of one family, on the shots of `seeds` in a `framing` of `rendering.staging`, at a size,
+    with so many sampling steps. `seed` chooses the noise: another one is another draw for every shot, the same one is
+    the same for every model."""
 
     tasks: tuple[Task, ...]
     seeds: range
@@ -49,6 +50,7 @@ class Plan:
     width: int
     steps: int
     seed: int = 0
+    framing: str = "wide"
 
     def check(self) -> None:
         """Raise ValueError for seeds that are no held-out ones and for pictures too small to measure."""
@@ -120,9 +122,9 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
     and for a true caption that the model's text cannot hold.
     """
     family, fit = plan.family, Fit(plan.frames, plan.height, plan.width, plan.family.latents.cell)
-    guess = usual_caption() if family.texts else ""
+    guess = usual_caption(plan.framing) if family.texts else ""
     for seed in plan.seeds:
-        example = synthetic_example(family, seed, plan.frames, plan.height, plan.width)
+        example = synthetic_example(family, seed, plan.frames, plan.height, plan.width, plan.framing)
         truth = example.layers
         there = truth.keys() | example.texts.keys()
         tasks = [task for task in plan.tasks if {*task.conditions, *task.targets} <= there]
@@ -147,7 +149,8 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
                 numbers[name] |= measure_relations(task, truth | layers)
             numbers["truth"] = measure_relations(task, truth)
             for text in said:
-                stand_ins = {"model": said[text], "constant": guess, "shuffled": caption(stage(seed + 1).facts)}
+                other = caption(stage(seed + 1, plan.framing).facts)
+                stand_ins = {"model": said[text], "constant": guess, "shuffled": other}
                 for name, wording in stand_ins.items():
                     numbers.setdefault(name, {}).update(
                         caption_numbers(wording, example.texts[text], *example.exact[text]))
@@ -156,9 +159,9 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
 
 
 @lru_cache(maxsize=1)
-def usual_caption() -> str:
+def usual_caption(framing: str) -> str:
     """The caption of what is most usual in the shots that are trained on."""
-    return constant_caption(stage(FIRST_TRAINING_SEED + i).facts for i in range(_USUAL))
+    return constant_caption(stage(FIRST_TRAINING_SEED + i, framing).facts for i in range(_USUAL))
 
 
 @dataclass(frozen=True)

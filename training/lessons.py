@@ -31,7 +31,7 @@ def open_source(data: Data, family: Family, say: Callable[[str], None]) -> ClipS
     size = (data.frames, data.height, data.width)
     if data.clips:
         return OwnClips(family, data.clips, *size, say=say)
-    return SyntheticShots(family, data.synthetic, *size)
+    return SyntheticShots(family, data.synthetic, *size, framing=data.framing, folder=data.shots)
 
 
 class Lessons:
@@ -80,7 +80,7 @@ class Lessons:
                              "mend them and go on with --resume.")
         # One draw for all processes, as published; the noise is each one's own.
         drawn = draw(self.family, torch.Generator().manual_seed(seed_of(seed, "task", number)), stage.tasks,
-                     {*clips[0].latents, *clips[0].texts}, stage.drop)
+                     {*clips[0].latents, *clips[0].texts}, stage.drop, len(clips))
         clean = self._stack(clips)
         own = torch.Generator().manual_seed(seed_of(seed, "noise", number, self.rank))
         noise = torch.randn(clean.shape, generator=own)
@@ -131,7 +131,7 @@ class Lessons:
         clip = next(clip for i in self.usable if (clip := self.cache.get(i)))
         task = preview_task(self.family, {*clip.latents, *clip.texts})
         reads = "prompt" if task.uses_text else self.family.no_prompt
-        return task, clip, self._context(Draw(task, 0, reads), [clip.prompt])
+        return task, clip, self._context(Draw(task, (0,), reads), [clip.prompt])
 
     def _stack(self, clips: list[CachedClip]) -> Tensor:
         """Latents [N, P, C, F, Y, X] of clips with the same layers; 0 where a layer is absent."""

@@ -9,7 +9,7 @@ that is generated has a time of its own, drawn apart, and a loss of its own: the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -26,18 +26,20 @@ from ..joint.transformer import joint_forward
 
 @dataclass(frozen=True)
 class Draw:
-    """The random choices of one step: a task, the number of the noise level of its pictures, what it reads ("prompt",
-    the "empty" prompt, or "zeros"), and the time 0..1 of a text that it generates, 1 being clean."""
+    """The random choices of one step: a task, the numbers of the noise levels of its pictures, one for each clip or one
+    for all, what it reads ("prompt", the "empty" prompt, or "zeros"), and, likewise, the times 0..1 of a text that it
+    generates, 1 being clean."""
 
     task: Task
-    level: int
+    levels: tuple[int, ...]
     reads: str = "prompt"
-    clean: float = 1.0
+    clean: tuple[float, ...] = (1.0,)
 
 
 def draw(family: Family, generator: torch.Generator, weights: Mapping[str, float] | None = None,
-         present: Collection[str] | None = None, drop: float = 0.0) -> Draw:
-    """A task, by `weights` of task names, by default the family's or else all alike, and a level of the schedule.
+         present: Collection[str] | None = None, drop: float = 0.0, clips: int = 1) -> Draw:
+    """A task, by `weights` of task names, by default the family's or else all alike, and for each of `clips` a level of
+    the schedule. (The published trainings see one clip at a time, each at its own level.)
 
     `present` are the layers that there are (None: all). The others are taken out of the drawn task; one of which
     nothing to generate remains is drawn again, as is, in a family whose layers need not all be there, one that lost a
@@ -54,10 +56,11 @@ def draw(family: Family, generator: torch.Generator, weights: Mapping[str, float
             else _any_task(family, generator)
         if _remains(task, present):
             break
-    level = _level(family.flow, generator)
+    levels = tuple(_level(family.flow, generator) for _ in range(clips))
     roles = tuple(role if layer in present else Role.ABSENT for layer, role in zip(family.layers, task.roles))
-    clean = float(torch.rand((), generator=generator)) if set(family.texts) & set(task.targets) else 1.0
-    return Draw(Task(family, roles), level, _reads(task, drop, generator), clean)
+    makes_text = bool(set(family.texts) & set(task.targets))
+    clean = tuple(torch.rand(clips, generator=generator).tolist()) if makes_text else (1.0,)
+    return Draw(Task(family, roles), levels, _reads(task, drop, generator), clean)
 
 
 def learnable(family: Family, weights: Mapping[str, float], present: Collection[str]) -> bool:
@@ -147,14 +150,16 @@ def noised(clean: Tensor, noise: Tensor, drawn: Draw, levels: Levels) -> Tensor:
     """What the network sees: (1 - s) clean + s noise, each picture with its own noise, s the level of its role.
 
     clean, noise [N, P, C, F, Y, X] -> the same shape."""
-    sigmas = torch.tensor([_sigma(drawn, role, levels) for role, stream in zip(drawn.task.roles, _streams(drawn))
-                           if stream.tokens is None]).to(clean).view(1, -1, *[1] * (clean.dim() - 2))
+    sigmas = torch.stack([_sigmas(drawn, role, levels) for role, stream in zip(drawn.task.roles, _streams(drawn))
+                          if stream.tokens is None], dim=1).to(clean)  # [N, P], N = 1 where all are at one level
+    sigmas = sigmas.view(*sigmas.shape, *[1] * (clean.dim() - 2))
     return (1 - sigmas) * clean + sigmas * noise
 
 
 def noised_text(ids: Tensor, drawn: Draw, vocabulary: int, generator: torch.Generator) -> Tensor:
-    """A text [N, S] of which each token is kept with probability `drawn.clean`, and else is any of the vocabulary."""
-    kept = torch.rand(ids.shape, generator=generator) < drawn.clean
+    """Texts [N, S] of which each token is kept with its `drawn.clean` as probability, and else is any of the
+    vocabulary."""
+    kept = torch.rand(ids.shape, generator=generator) < torch.tensor(drawn.clean).view(-1, 1)
     return torch.where(kept, ids, torch.randint(vocabulary, ids.shape, generator=generator))
 
 
@@ -165,7 +170,7 @@ def training_loss(engine: Engine, drawn: Draw, lesson: Lesson, levels: Levels) -
     Padding counts because the sampler writes it: nothing else tells it where a text ends."""
     if lesson.ids is not None and set(drawn.task.family.texts) & set(drawn.task.conditions):
         # A text that is given has no padding when it is used, so clips are seen one by one, each in its length.
-        parts = [_loss(engine, drawn, _one(lesson, n), levels) for n in range(len(lesson.clean))]
+        parts = [_loss(engine, *_one(drawn, lesson, n), levels) for n in range(len(lesson.clean))]
         return torch.stack(parts).mean()
     return _loss(engine, drawn, lesson, levels)
 
@@ -176,7 +181,7 @@ def _loss(engine: Engine, drawn: Draw, lesson: Lesson, levels: Levels) -> Tensor
     makes_text = bool(set(family.texts) & set(task.targets))
     ids = lesson.noisy_ids if makes_text else lesson.ids
     layout, adapters = engine.bind(task, clean, text_length=0 if ids is None else ids.shape[1])
-    times = [time.to(clean.device).view(1, 1).expand(len(clean), -1) for time in _times(drawn, levels)]
+    times = [time.to(clean.device).view(-1, 1).expand(len(clean), -1) for time in _times(drawn, levels)]
     context, index = Texts(lesson.context, lesson.own).context(task, len(clean))
     out = joint_forward(
         engine.model, row_states(task, noised(clean, lesson.noise, drawn, levels), ids), times, context, layout=layout,
@@ -185,18 +190,19 @@ def _loss(engine: Engine, drawn: Draw, lesson: Lesson, levels: Levels) -> Tensor
     loss = torch.zeros((), device=clean.device)
     if pictures := [layer for layer in family.pictures if layer in made]:
         rows = [family.pictures.index(layer) for layer in pictures]
-        error = F.mse_loss(torch.stack([made[layer] for layer in pictures], 1).float(),
-                           (lesson.noise - clean)[:, rows].float())
-        loss = loss + error * levels.weights[drawn.level].to(error)
+        error = torch.stack([made[layer] for layer in pictures], 1).float() - (lesson.noise - clean)[:, rows].float()
+        weights = levels.weights[list(drawn.levels)].to(error)
+        loss = loss + (error.square().flatten(1).mean(dim=1) * weights).mean()
     for layer in set(family.texts) & made.keys():
         loss = loss + F.cross_entropy(made[layer].float().flatten(0, 1), lesson.ids.flatten())
     return loss
 
 
-def _one(lesson: Lesson, n: int) -> Lesson:
+def _one(drawn: Draw, lesson: Lesson, n: int) -> tuple[Draw, Lesson]:
     """One clip of a lesson, its text without padding."""
     here = slice(n, n + 1)
-    return lesson._replace(
+    drawn = drawn if len(drawn.levels) == 1 else replace(drawn, levels=drawn.levels[here])
+    return drawn, lesson._replace(
         clean=lesson.clean[here], noise=lesson.noise[here],
         context=lesson.context[here] if len(lesson.context) > 1 else lesson.context,
         ids=lesson.ids[here, :lesson.lengths[n]])
@@ -206,13 +212,14 @@ def _streams(drawn: Draw):
     return drawn.task.family.streams
 
 
-def _sigma(drawn: Draw, role: Role, levels: Levels) -> float:
-    """The noise level of a picture in this role."""
+def _sigmas(drawn: Draw, role: Role, levels: Levels) -> Tensor:
+    """The noise levels of the pictures in this role, one for each clip or one for all."""
     flow = drawn.task.family.flow
     if role is Role.TARGET:
-        return float(levels.sigmas[drawn.level])
+        return levels.sigmas[list(drawn.levels)]
     # Looked up among the levels, as published, where the flow has one for what is given.
-    return 0.0 if flow.condition_index is None else float(levels.sigmas[flow.condition_index])
+    sigma = 0.0 if flow.condition_index is None else float(levels.sigmas[flow.condition_index])
+    return torch.full((len(drawn.levels),), sigma)
 
 
 def _times(drawn: Draw, levels: Levels) -> list[Tensor]:
@@ -220,10 +227,10 @@ def _times(drawn: Draw, levels: Levels) -> list[Tensor]:
     flow, out = drawn.task.family.flow, []
     for role, stream in zip(drawn.task.roles, _streams(drawn)):
         if stream.tokens:
-            time = text_time(drawn.clean) if role is Role.TARGET else 0.0
-            out.append(rounded_time(torch.tensor(time), flow))
+            times = map(text_time, drawn.clean) if role is Role.TARGET else (0.0,)
+            out.append(rounded_time(torch.tensor(tuple(times)), flow))
         elif role is Role.TARGET or flow.condition_time == "targets":
-            out.append(levels.times[drawn.level])
+            out.append(levels.times[list(drawn.levels)])
         else:
             out.append(network_time(torch.tensor(condition_sigma(flow)), flow))
     return out

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..imaging.atomic import replace_file
+from ..joint.families import WAN
 from ..joint.streams import Task
 from ..model_loaders.layer_files import save_prompts
 from ..model_loaders.layer_metadata import layer_metadata
@@ -47,7 +48,7 @@ class RunFolder:
         """The files that a finished run has made, by what they are; nothing in the processes that do not write."""
         if not self._writes:
             return {}
-        made = {self._kind: self.path / f"{self._family.name}.safetensors"}
+        made = {} if self._family is WAN else {self._kind: self.path / f"{self._family.name}.safetensors"}
         if self.config.model.train == "all":
             made["backbone"] = self.path / "wan.safetensors"
         return made | {"log": self.path / LOG, "config": self.path / CONFIG}
@@ -98,9 +99,10 @@ class RunFolder:
         if not self._writes:
             return
         results = self.results()
-        layers = _for_file(weights["layers"]) | dict(vocabulary)
-        replace_tensors(results[self._kind], layers, layer_metadata(self._family))
-        save_prompts(results[self._kind], prompts)
+        if self._kind in results:
+            layers = _for_file(weights["layers"]) | dict(vocabulary)
+            replace_tensors(results[self._kind], layers, layer_metadata(self._family))
+            save_prompts(results[self._kind], prompts)
         if "backbone" in results:
             replace_tensors(results["backbone"], _for_file(weights["backbone"]))
 

@@ -94,12 +94,14 @@ def render(
     specular: bool = False,
     antialias: int = 1,
     film_samples: int = 8,
+    framing: str = "wide",
 ) -> Shot:
     """The shot of a seed: the same numbers for the same arguments.
 
     frames, height, width: any size from 1. specular: add highlights to glossy surfaces. antialias: the
     colour of a pixel is the mean over a grid of n x n places in it, 1 is its centre. film_samples: moments and
-    sub-pixel places a frame in the film exposure, 0 for none. Raises ValueError for a negative seed or an empty size.
+    sub-pixel places a frame in the film exposure, 0 for none. framing: one of `staging.FRAMINGS`. Raises ValueError for
+    a negative seed, an empty size or an unknown framing.
     """
     _check(
         seed=(seed, 0),
@@ -109,7 +111,7 @@ def render(
         antialias=(antialias, 1),
         film_samples=(film_samples, 0),
     )
-    scene = stage(seed)
+    scene = stage(seed, framing)
     times = torch.arange(frames) / float(RATE)
     world = scene.at(times)
     focal = focal_length(scene.fov, height, width)

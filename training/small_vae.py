@@ -1,8 +1,8 @@
 """A small Wan 2.1 VAE from nothing, in the published layout, for small models of one's own.
 
-    python -m comfyui_strata.training.small_vae --out vae.safetensors --cache FOLDER
+    python -m comfyui_strata.training.small_vae --out vae.safetensors --shots FOLDER
 
-Single frames first: the codec of a picture is most of the work, and a frame costs a ninth of a clip. Then clips, in
+Single frames first: the codec of a picture is most of the work, and a frame costs a twentieth of a clip. Then clips, in
 which the encoder's path for a first frame is held fixed, so that latents of stills stay what they were, and what looks
 back in time is learned. The latents are at last scaled to the statistics that Wan's own have.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,67 +21,71 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..imaging.atomic import replace_files
-from ..joint.families import INTRINSIC
 from ..model_loaders.safetensors_file import load_tensors, replace_tensors
 from ..model_loaders.vae import LATENT_CHANNELS, original_names
 from .batches import seed_of
-from .shots import FIRST_TRAINING_SEED, synthetic_example
+from .shot_folder import ShotFolder
+from .shots import FIRST_TRAINING_SEED
+from .vae_network import reconstruct
 
 _FRAMES, _SIZE = 9, 64
-_SAVE_EVERY = 100  # steps
+_SAVE_EVERY = 250  # steps
+# Drawings are black but for a few pixels, on which all depends.
+_COUNTS = {"skeleton": 3.0, "densepose": 3.0, "segmentation": 1.5}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What decides the result; the defaults made the bundled one.
 
-    width: channels of the first layer, 96 in Wan's. shots: seeds to learn from. steps and rates: of the two stages, the
-    rates falling from their first value by a cosine. The posterior is a Gaussian of the fixed width `spread` about
-    its mean: noise that the decoder must bear, which is what keeps the latents from shrinking to nothing; `pull` draws
-    them towards 0 against it. edges: what differences of neighbouring pixels count beside the pixels themselves.
+    width: channels of the first layer, 96 in Wan's. stills, clips: how many shots of each, of the same first seeds.
+    steps and rates: of the two stages, the rates falling from their first value by a cosine. The posterior is a
+    Gaussian of the fixed width `spread` about its mean: noise that the decoder must bear, which is what keeps the
+    latents from shrinking to nothing; `pull` draws them towards 0 against it. edges: what differences of neighbouring
+    pixels count beside the pixels themselves.
     """
 
     width: int = 16
-    shots: int = 3500
-    still_steps: int = 3200
-    clip_steps: int = 1140
+    stills: int = 6000
+    clips: int = 1000
+    still_steps: int = 4200
+    clip_steps: int = 1300
     still_batch: int = 16
     clip_batch: int = 4
-    still_rate: float = 1.5e-3
-    clip_rate: float = 4e-4
+    still_rate: float = 2e-3
+    clip_rate: float = 6e-4
     warmup: tuple[int, int] = (300, 50)
     spread: float = 0.15
     pull: float = 1e-4
     edges: float = 0.5
+    framing: str = "close"
     seed: int = 0
 
 
 class Pictures:
-    """Layers of synthetic shots as 8-bit pictures, each shot rendered once and kept in a folder."""
+    """The layers of synthetic shots, held in memory once they were read."""
 
-    def __init__(self, folder: Path, shots: int):
-        self.folder, self.shots = folder, shots
+    def __init__(self, folder: Path, shots: int, frames: int, framing: str):
+        self.folder, self.shots = ShotFolder(folder, frames, _SIZE, _SIZE, framing), shots
+        self._known: dict[int, list[tuple[str, Tensor]]] = {}
 
-    def shot(self, i: int) -> np.ndarray:
-        """[4, F, H, W, 3] uint8: rgb, albedo, irradiance, normal of shot i. Raises OSError when the disk refuses."""
-        path = self.folder / f"{i:06}.npy"
-        if not path.is_file():
-            layers = synthetic_example(INTRINSIC, FIRST_TRAINING_SEED + i, _FRAMES, _SIZE, _SIZE).layers
-            array = np.stack([(image * 255).round().byte().numpy() for image in layers.values()])
-            replace_files(self.folder, [(path.name, lambda aside: np.save(aside, array))])
-        return np.load(path)
-
-    def batch(self, count: int, frames: int, draw: np.random.Generator) -> Tensor:
-        """[count, 3, frames, H, W] in -1..1, mirrored at random: the codec need not know left from right."""
-        clips = []
+    def batch(self, count: int, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """[count, 3, F, H, W] in -1..1, mirrored at random, for the codec need not know left from right; and what each
+        counts, [count]. Raises OSError when the disk refuses."""
+        clips, counts = [], []
         for _ in range(count):
-            clip = self.shot(int(draw.integers(self.shots)))[draw.integers(4)]
-            start = draw.integers(_FRAMES - frames + 1)
-            clips.append(clip[start:start + frames])
-        x = torch.from_numpy(np.stack(clips)).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
+            layers = self._shot(int(draw.integers(self.shots)))
+            name, clip = layers[draw.integers(len(layers))]
+            clips.append(clip)
+            counts.append(_COUNTS.get(name, 1.0))
+        x = torch.stack(clips).float().permute(0, 4, 1, 2, 3) / 127.5 - 1
         mirrored = [axis for axis, share in ((-1, 0.5), (-2, 0.3)) if draw.random() < share]
-        return x.flip(mirrored) if mirrored else x
+        return x.flip(mirrored) if mirrored else x, torch.tensor(counts)
+
+    def _shot(self, i: int) -> list[tuple[str, Tensor]]:
+        if i not in self._known:
+            self._known[i] = list(self.folder.shot(FIRST_TRAINING_SEED + i)[0].items())
+        return self._known[i]
 
 
 def make_vae(width: int, seed: int) -> nn.Module:
@@ -120,13 +125,13 @@ def hold_stills(vae: nn.Module) -> None:
             conv.weight.register_hook(lambda gradient, past=past: gradient * past)
 
 
-def loss(vae: nn.Module, x: Tensor, recipe: Recipe, noise: Tensor) -> Tensor:
-    """Mean distance of pixels and of their edges, and the pull on the latents; x [N, 3, F, H, W] in -1..1, noise of the
-    latents' shape."""
-    mean = vae.encode(x).latent_dist.mean.float()
-    y = vae.decode(mean + recipe.spread * noise).sample.float()
-    edges = sum(F.l1_loss(y.diff(dim=axis), x.diff(dim=axis)) for axis in (-1, -2))
-    return F.l1_loss(y, x) + recipe.edges * edges + recipe.pull * mean.square().mean()
+def loss(vae: nn.Module, x: Tensor, counts: Tensor, recipe: Recipe, noise: Tensor, network=reconstruct) -> Tensor:
+    """Mean distance of pixels and of their edges, each clip as much as it counts, and the pull on the latents; x [N, 3,
+    F, H, W] in -1..1, counts [N], noise of the latents' shape. network: `vae_network.reconstruct`, or that compiled."""
+    y, mean = network(vae, x, recipe.spread * noise)
+    y, mean, counts = y.float(), mean.float(), counts.view(-1, 1, 1, 1, 1)
+    edges = sum(((y.diff(dim=axis) - x.diff(dim=axis)).abs() * counts).mean() for axis in (-1, -2))
+    return ((y - x).abs() * counts).mean() + recipe.edges * edges + recipe.pull * mean.square().mean()
 
 
 def latent_shape(x: Tensor) -> tuple[int, ...]:
@@ -155,39 +160,42 @@ def normalise(vae: nn.Module, stills: Tensor) -> None:
     back.weight.copy_(weight)
 
 
-def train_vae(recipe: Recipe, out: Path, cache: Path) -> Path:
+def train_vae(recipe: Recipe, out: Path, shots: Path, *, compiled: bool = False) -> Path:
     """Make the VAE and write it to `out`, in Wan's own names, float16. A run that was cut off goes on from its last
-    checkpoint, beside `out`. Raises OSError when the disk refuses."""
+    checkpoint, beside `out`. shots: the folder of the renderings. compiled: about twice as fast, after minutes; needs a
+    C++ compiler. Raises OSError when the disk refuses."""
     state_path = out.with_suffix(".training.safetensors")
     state = load_tensors(state_path) if state_path.is_file() else {}
-    pictures, vae = Pictures(cache, recipe.shots), make_vae(recipe.width, recipe.seed)
+    vae = make_vae(recipe.width, recipe.seed)
+    stills = Pictures(shots, recipe.stills, 1, recipe.framing)
+    clips = Pictures(shots, recipe.clips, _FRAMES, recipe.framing)
     start = int(state.pop("step", torch.tensor(0)))
     total = recipe.still_steps + recipe.clip_steps
-    optimiser = None
+    optimiser, network = None, reconstruct
     if state:
         vae.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("weight/")})
     for step in tqdm(range(start, total), initial=start, total=total, desc="VAE", unit="step", disable=None):
-        clips = step >= recipe.still_steps
+        moving = step >= recipe.still_steps
         if optimiser is None or step == recipe.still_steps:
-            if clips:
+            if moving:
                 hold_stills(vae)
-            optimiser = _optimiser(vae, state, step - clips * recipe.still_steps)
+            optimiser = _optimiser(vae, state, step - moving * recipe.still_steps)
+            network = torch.compile(reconstruct, dynamic=False) if compiled else reconstruct
         draw = np.random.default_rng(seed_of(recipe.seed, "vae", step))
-        x = pictures.batch(recipe.clip_batch if clips else recipe.still_batch, _FRAMES if clips else 1, draw)
+        x, counts = clips.batch(recipe.clip_batch, draw) if moving else stills.batch(recipe.still_batch, draw)
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe, step)
         noise = torch.randn(latent_shape(x), generator=torch.Generator().manual_seed(seed_of(recipe.seed, "z", step)))
         vae.zero_grad(set_to_none=True)  # all of it: what the second stage freezes has gradients of the first
         with torch.autocast("cpu", torch.bfloat16):
-            value = loss(vae, x, recipe, noise)
+            value = loss(vae, x, counts, recipe, noise, network)
         value.backward()
         nn.utils.clip_grad_norm_([p for p in vae.parameters() if p.grad is not None], 1.0)
         optimiser.step()
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == total:
             tqdm.write(f"step {step + 1}: loss {float(value.detach()):.4f}")
             replace_tensors(state_path, _state(vae, optimiser, step + 1))
-    stills = pictures.batch(256, 1, np.random.default_rng(seed_of(recipe.seed, "statistics")))
-    normalise(vae, stills)
+    normalise(vae, stills.batch(512, np.random.default_rng(seed_of(recipe.seed, "statistics")))[0])
     names = original_names()
     replace_tensors(out, {names[name]: value.half() for name, value in vae.state_dict().items()})
     return out
@@ -231,9 +239,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", required=True, type=Path, help="the file to write")
-    parser.add_argument("--cache", required=True, type=Path, help="a folder for the rendered shots, 1.6 GB")
+    parser.add_argument("--shots", required=True, type=Path, help="a folder for the rendered shots, 5 GB")
     args = parser.parse_args()
-    print(train_vae(Recipe(), args.out, args.cache))
+    print(train_vae(Recipe(), args.out, args.shots, compiled=shutil.which("c++") is not None))
 
 
 if __name__ == "__main__":

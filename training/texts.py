@@ -12,16 +12,17 @@ from torch import Tensor
 
 from ..joint.streams import Family, TextSpec
 from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
-from ..model_loaders.text import TEXT_LENGTH, encode_prompts
+from ..model_loaders.text import encode_prompts
 
+_LENGTH = "length"  # in the metadata: how many rows there are with those of zeros
 _AT_ONCE = 128  # prompts an encoder is loaded for; their padded rows take 0.5 GB
 
 
 class Texts:
-    """Text embeddings [n, 512, E] by prompt. Without an encoder every prompt is the empty one."""
+    """Text embeddings [n, W, E] by prompt, W = 512 of UMT5. Without an encoder every prompt is the empty one."""
 
     def __init__(self, family: Family, known: Mapping[str, Tensor], encoder: str, folder: Path, device: str):
-        """known [1, 512, E]: embeddings that need no encoder, "" of the empty prompt and others by the stream whose
+        """known [1, W, E]: embeddings that need no encoder, "" of the empty prompt and others by the stream whose
         fixed prompt it is. encoder: UMT5's path, or ""."""
         self.encoder, self.folder, self.device = encoder, folder, device
         self.own = {name: known[name] for name in known if name}
@@ -40,14 +41,15 @@ class Texts:
             batch = new[start:start + _AT_ONCE]
             for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device, **self._options)):
                 used = int(rows.any(dim=1).nonzero().max()) + 1  # the rest is zero by the encoder's own rule
-                replace_tensors(self._path(prompt), {"rows": rows[:used].cpu().contiguous()})
+                replace_tensors(self._path(prompt), {"rows": rows[:used].cpu().contiguous()},
+                                {_LENGTH: str(len(rows))})
         if self.empty is None:
             self.empty = self._load("")[None]
         for name, prompt in self._fixed.items():
             self.own.setdefault(name, self._load(prompt)[None])
 
     def context(self, prompts: list[str]) -> Tensor:
-        """What the cross-attention reads, float32: [len(prompts), 512, E], or [1, 512, E] where all are empty."""
+        """What the cross-attention reads, float32: [len(prompts), W, E], or [1, W, E] where all are empty."""
         if not self.encoder or not any(prompts):
             return self.empty
         return torch.stack([self._load(prompt) for prompt in prompts])
@@ -55,13 +57,14 @@ class Texts:
     def _stored(self, prompt: str) -> bool:
         """Whether the file of a prompt is there and whole, as its length shows."""
         try:
-            return "rows" in read_header(self._path(prompt)).shapes
+            header = read_header(self._path(prompt))
+            return "rows" in header.shapes and _LENGTH in header.metadata
         except (ValueError, OSError):
             return False
 
     def _load(self, prompt: str) -> Tensor:
         rows = load_tensors(self._path(prompt), ["rows"])["rows"].float()
-        full = rows.new_zeros(TEXT_LENGTH, rows.shape[1])
+        full = rows.new_zeros(int(read_header(self._path(prompt)).metadata[_LENGTH]), rows.shape[1])
         full[:len(rows)] = rows
         return full
 

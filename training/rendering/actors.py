@@ -43,6 +43,16 @@ class Actor:
             1.0 if self.kind == "person" else self.size
         )
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """(half width, height) in metres of what it fills when it rests."""
+        size, tall = self.size, self.size * self.tall
+        return {
+            "person": (0.3, 1.75 * size), "ball": (size, 2 * size), "box": (1.2 * size, 1.8 * size),
+            "pillar": (1.2 * size, 3 * tall), "capsule": (size, 2 * (size + tall)), "tree": (0.95 * size, 1.95 * size),
+            "table": (size, 0.7),
+        }[self.kind]  # fmt: skip
+
 
 def pose_actor(actor: Actor, times: Tensor) -> tuple[list[Part], Tensor | None]:
     """The actor's parts at `times` [T] seconds, and a person's joints [T, 18, 3]."""

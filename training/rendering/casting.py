@@ -41,8 +41,9 @@ class Cast:
     wall_colour: str
 
 
-def cast(rng: np.random.Generator, place: str) -> Cast:
-    """Draw everything about who and what is in a scene."""
+def cast(rng: np.random.Generator, place: str, close: bool = False) -> Cast:
+    """Draw everything about who and what is in a scene. `close`: one or two of them, side by side, moving slowly enough
+    to stay in a picture that the first one fills."""
     materials: list[Material] = []
 
     def add(material: Material) -> int:
@@ -63,10 +64,12 @@ def cast(rng: np.random.Generator, place: str) -> Cast:
         other = materials[wall].base
         side = add(Material(tuple(float(np.clip(c * rng.uniform(0.8, 1.15), 0.03, 0.9)) for c in other)))
 
-    kinds = ["person"] * int(rng.choice([0, 1, 2], p=[0.2, 0.6, 0.2]))
+    people = int(rng.choice([0, 1, 2], p=[0.4, 0.6, 0.0] if close else [0.2, 0.6, 0.2]))
+    count = int(rng.integers(0, 2)) + (people == 0) if close else int(rng.integers(1, 4))
+    kinds = ["person"] * people
     things = ["ball", "box", "pillar", "capsule", "tree", "table"]
-    kinds += rng.choice(things, int(rng.integers(1, 4)), p=[0.27, 0.25, 0.12, 0.16, 0.1, 0.1]).tolist()
-    if len(kinds) == 1:
+    kinds += rng.choice(things, count, p=[0.27, 0.25, 0.12, 0.16, 0.1, 0.1]).tolist()
+    if len(kinds) == 1 and not close:
         kinds.append("ball")
     actors: list[Actor] = []
     looks = []
@@ -75,7 +78,9 @@ def cast(rng: np.random.Generator, place: str) -> Cast:
     for number, kind in enumerate(kinds, start=1):
         colour = free[number - 1]
         pattern = int(rng.choice([PLAIN, CHECKERED, STRIPED, MARBLED], p=[0.46, 0.18, 0.2, 0.16]))
-        actor = _place(rng, _draw(rng, number, kind), actors)
+        actor = _place(rng, _draw(rng, number, kind), actors, close)
+        if close:
+            actor = replace(actor, speed=0.6 * actor.speed)
         if kind == "person":
             pattern = PLAIN if pattern in (MARBLED, CHECKERED) else pattern
             numbers = _clothes(rng, colour, pattern, add)
@@ -164,8 +169,12 @@ def _draw(rng: np.random.Generator, number: int, kind: str) -> Actor:
     )
 
 
-def _place(rng: np.random.Generator, actor: Actor, others: list[Actor]) -> Actor:
-    """The actor at the roomiest of a few random places; the first, who is likely the hero, near the middle."""
+def _place(rng: np.random.Generator, actor: Actor, others: list[Actor], close: bool) -> Actor:
+    """The actor at the roomiest of a few random places; the first, who is likely the hero, near the middle, and close
+    together the second right beside it."""
+    if close and others:
+        away = rng.uniform(0.75, 1.0) * (actor.reach + others[0].reach) * float(rng.choice([-1, 1]))
+        return replace(actor, x=others[0].x + away, z=others[0].z + rng.uniform(-0.5, 0.1))
     best, room = actor, -math.inf
     for _ in range(12):
         if others:

@@ -149,13 +149,21 @@ class Scene:
         return eye, view
 
 
-def stage(seed: int) -> Scene:
-    """The scene of a seed; the same on every machine."""
+# How a shot is framed: "wide" shows the set and all who are in it; "close" shows one or two of them, the first of whom
+# fills the picture, for models of so few pixels that a wide shot's people are a smudge.
+FRAMINGS = ("wide", "close")
+
+
+def stage(seed: int, framing: str = "wide") -> Scene:
+    """The scene of a seed; the same on every machine. Raises ValueError for an unknown framing."""
+    if framing not in FRAMINGS:
+        raise ValueError(f"There is no framing '{framing}'; choose one of {', '.join(FRAMINGS)}.")
+    close = framing == "close"
     rng = np.random.default_rng(seed)
     place = str(rng.choice(["room", "studio", "field"], p=[0.4, 0.3, 0.3]))
     fov = math.radians(rng.uniform(38, 56))
     distance = rng.uniform(1.3, 1.9) / math.tan(fov / 2)
-    company = cast(rng, place)
+    company = cast(rng, place, close)
     wall = company.materials[company.wall] if company.wall is not None else None
     walls: list[tuple[float, float, int]] = []
     if company.wall is not None:
@@ -188,6 +196,16 @@ def stage(seed: int) -> Scene:
         lights=tuple(LightFact(plan.kind, plan.tint, plan.rate != 0) for plan in lights),
         camera=camera,
     )
+    azimuth, height = rng.uniform(-0.45, 0.45), rng.uniform(0.9, 2.3)
+    aim = (rng.uniform(-0.25, 0.25), rng.uniform(0.65, 0.95), 0.0)
+    speed, exposure = rng.uniform(0.6, 1.3), rng.uniform(0.85, 1.2)
+    if close:
+        hero = company.actors[0]
+        half_width, tall = hero.extent
+        near = max(0.5 * tall, half_width) / (rng.uniform(0.65, 0.95) * math.tan(fov / 2)) + half_width
+        aim = (hero.x + 0.3 * half_width * aim[0], 0.5 * tall, hero.z)
+        height = max(0.15, aim[1] + near * rng.uniform(-0.05, 0.35))
+        distance, speed = near, speed * near / distance  # its moves stay as large in the picture
     return Scene(
         seed=seed,
         facts=facts,
@@ -199,11 +217,11 @@ def stage(seed: int) -> Scene:
         horizon=(_triple(pale), _triple(blue)),
         fov=fov,
         distance=distance,
-        azimuth=rng.uniform(-0.45, 0.45),
-        height=rng.uniform(0.9, 2.3),
-        aim=(rng.uniform(-0.25, 0.25), rng.uniform(0.65, 0.95), 0.0),
-        camera_speed=rng.uniform(0.6, 1.3),
-        exposure=rng.uniform(0.85, 1.2),
+        azimuth=azimuth,
+        height=height,
+        aim=aim,
+        camera_speed=speed,
+        exposure=exposure,
     )
 
 
