@@ -176,6 +176,10 @@ def vary(family: Family, variant: Variant) -> Family:
         # Further layers lie further right, each as far from the one before it as the first from rgb.
         family = replace(family, present=len(family.streams), streams=tuple(
             replace(stream, columns=i) for i, stream in enumerate(family.streams)))
+    if variant.sentences == "none":
+        family = replace(family, streams=tuple(replace(stream, prompt=None) for stream in family.streams))
+    if variant.latents == "wan2.1":
+        family = replace(family, latents=LatentSpec(), backbone="Wan2.1-T2V-1.3B")
     return replace(family, variant=variant)
 
 

@@ -21,6 +21,8 @@ PRESENCE_CHOICES: dict[str, tuple[str, str]] = {
     "condition_time": ("targets", "own"),
     "modulation": ("shared", "per_stream"),
     "together": ("two", "all"),
+    "sentences": ("own", "none"),
+    "latents": ("wan2.2", "wan2.1"),
 }
 CHOICES = ADAPTER_CHOICES | PRESENCE_CHOICES
 # The one combination in which streams lie along the channels.
@@ -42,7 +44,9 @@ class Variant:
     Of UnityVideo, whose published weights and paper differ (specs/unityvideo.md A1): `condition_time`: the network is
     told the time of the "targets" of what is given (the release), or its "own", 0 (the paper). `modulation`: the rows
     of the time are "shared" by all streams (the release), or a vector "per_stream" is added to it first (the paper).
-    `together`: "two" layers at once (the release), or "all" (the paper).
+    `together`: "two" layers at once (the release), or "all" (the paper). `sentences`: every layer beside rgb
+    reads its "own" fixed one (both), or "none" and the user's prompt instead. `latents`: of which VAE, "wan2.2" (both),
+    or "wan2.1", for a backbone of 16 channels.
 
     Raises ValueError for any other value, and for choices that exclude each other.
     """
@@ -55,6 +59,8 @@ class Variant:
     condition_time: str = "targets"
     modulation: str = "shared"
     together: str = "two"
+    sentences: str = "own"
+    latents: str = "wan2.2"
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():

@@ -64,11 +64,13 @@ def _choose(where: str, kind: str, named: str | None, found: list[_Found], what:
 
 
 def _backbones(found: list[_Found], family: Family, layers: Path) -> list[_Found]:
-    """Those of several that fit the layers' width and the latents' channels."""
+    """Those of several that fit the layers' width and the latents' channels, and of these the one in the layers' own
+    folder, where there is one: what was trained whole lies beside its layers."""
     if len(found) > 1:
         width = detect(layers).width
         found = _narrow(found, lambda held: held.width == width)
         found = _narrow(found, lambda held: held.channels == family.latents.channels)
+        found = [(path, held) for path, held in found if path.parent == layers.parent] or found
     return found
 
 

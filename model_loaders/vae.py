@@ -115,8 +115,12 @@ class WanVae:
         x = images.to(self.device, self.dtype) * 2 - 1
         x = x.permute(3, 0, 1, 2)[None]  # [F, H, W, 3] -> [1, 3, F, H, W]
         self.model.use_tiling = False  # as the reference, which tiles the decoder only
-        mu = self.model.encode(x).latent_dist.mode()[0].float()
-        return (mu - self._mean) / self._std if normalised else mu
+        mu = self.model.encode(x).latent_dist.mode()[0]
+        return self.scaled(mu, normalised)
+
+    def scaled(self, mu: torch.Tensor, normalised: bool) -> torch.Tensor:
+        """Means of the posterior [..., C, T, h, w] as the transformers want them, float32: see the class."""
+        return (mu.float() - self._mean) / self._std if normalised else mu.float()
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, *, normalised: bool = True, tiled: bool = False) -> torch.Tensor:

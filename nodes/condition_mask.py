@@ -6,8 +6,9 @@ from comfy_api.latest import io
 
 from ..comfy_host.choices import chosen_task, generate_choices
 from ..comfy_host.latents import KEY, build_latent
-from ..joint.families import FAMILIES, get_family
+from ..joint.families import FAMILIES, get_family, vary
 from ..joint.streams import Family
+from ..joint.variants import Variant
 from .saying import say
 
 
@@ -61,6 +62,14 @@ def describe(task, fit) -> str:
     return f"{task}: given {given}; generated {', '.join(task.targets)}\n{size}{padded}\nThis task {prompt}."
 
 
+def _of_vae(family: Family, vae) -> Family:
+    """The family, or its variant on Wan 2.1's latents where it has one and those are what the VAE makes."""
+    if family.present is None or getattr(vae, "latent_channels", None) == family.latents.channels:
+        return family
+    other = vary(family, Variant(latents="wan2.1"))
+    return other if getattr(vae, "latent_channels", None) == other.latents.channels else family
+
+
 class ConditionMask(io.ComfyNode):
     """Pictures into a joint LATENT with its condition mask."""
 
@@ -75,8 +84,9 @@ class ConditionMask(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "family", options=[io.DynamicCombo.Option(f.name, family_inputs(f)) for f in joined_families()],
                     tooltip="Which layers belong together. It must be the family of the layers you load."),
-                io.Vae.Input("vae", optional=True, tooltip="Needed once a picture is connected: the Wan 2.1 VAE, for "
-                                                           "unity Wan 2.2's."),
+                io.Vae.Input("vae", optional=True,
+                             tooltip="Needed once a picture is connected: the Wan 2.1 VAE, for unity Wan 2.2's, or "
+                                     "whichever the layers were trained on."),
             ],
             outputs=[
                 io.Latent.Output(tooltip="All layers as one latent, for Strata Joint Sampler or any stock sampler."),
@@ -87,7 +97,7 @@ class ConditionMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, family: dict, vae=None) -> io.NodeOutput:
-        chosen = get_family(family["family"])
+        chosen = _of_vae(get_family(family["family"]), vae)
         sources = {layer: family[layer] for layer in chosen.layers if family.get(layer) is not None}
         masks = {layer: m for layer in chosen.layers if (m := family.get(f"{layer}_mask")) is not None}
         size = family["length"], family["height"], family["width"]

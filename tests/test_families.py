@@ -88,6 +88,17 @@ def test_unity_joins_rgb_with_one_other_layer():
         parse_task(several, "D2F")
 
 
+def test_unity_may_ride_on_wan_21():
+    small = vary(UNITY, Variant(latents="wan2.1"))
+    assert (small.latents, small.backbone) == (INTRINSIC.latents, VIGU.backbone)
+    assert small.streams == UNITY.streams and small.flow == UNITY.flow
+
+
+def test_unitys_layers_may_read_the_users_prompt():
+    silent = vary(UNITY, Variant(sentences="none"))
+    assert not any(stream.prompt for stream in silent.streams) and all(stream.prompt for stream in UNITY.streams[1:])
+
+
 def test_vigu_has_three_tasks():
     assert [str(task) for task in tasks(VIGU)] == ["t2RC", "R2C", "C2R"]
     assert VIGU.pictures == ("rgb",) and VIGU.texts == ("caption",)

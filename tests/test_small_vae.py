@@ -11,13 +11,8 @@ from comfyui_strata.training import small_vae
 from comfyui_strata.training.small_vae import Pictures, Recipe, hold_stills, loss, make_vae, normalise, train_vae
 from comfyui_strata.training.vae_network import encode, reconstruct
 
-TINY = Recipe(width=4, stills=2, clips=2, still_steps=3, clip_steps=2, still_batch=2, clip_batch=1, warmup=(1, 1))
-
-
-@pytest.fixture(autouse=True)
-def small_shots(monkeypatch):
-    monkeypatch.setattr(small_vae, "_FRAMES", 5)
-    monkeypatch.setattr(small_vae, "_SIZE", 16)
+TINY = Recipe(width=4, stills=2, clips=2, still_steps=3, clip_steps=2, still_batch=2, clip_batch=1, warmup=(1, 1),
+              frames=5, size=16)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,7 @@ def test_drawings_count_for_more(cache):
 
 def test_the_second_stage_leaves_latents_of_stills_alone(cache):
     vae = make_vae(4, 0)
-    x, counts = Pictures(cache, 2, 5, "close").batch(1, np.random.default_rng(0))
+    x, counts = Pictures(TINY.folder(cache, 5), 2).batch(1, np.random.default_rng(0))
     before = vae.encode(x).latent_dist.mean.detach()
     hold_stills(vae)
     optimiser = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=1e-2, weight_decay=0)
@@ -113,7 +108,7 @@ def test_the_file_is_read_as_any_wan_vae_and_a_cut_off_run_goes_on(cache, tmp_pa
 def test_it_learns(cache):
     recipe = replace(TINY, still_steps=60, still_rate=1e-2)
     vae = make_vae(recipe.width, 0)
-    x, counts = Pictures(cache, 2, 1, "close").batch(2, np.random.default_rng(1))
+    x, counts = Pictures(TINY.folder(cache, 1), 2).batch(2, np.random.default_rng(1))
     optimiser = torch.optim.AdamW(vae.parameters(), lr=recipe.still_rate)
     values = []
     for _ in range(recipe.still_steps):

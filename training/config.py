@@ -169,7 +169,7 @@ class TrainConfig:
         family = self.resolve_family()
         self._check_stages(family)
         _one_of("[model] train", self.model.train, ("adapters", "all"))
-        if family is WAN and self.model.train != "all":
+        if family.name == WAN.name and self.model.train != "all":
             raise ValueError('The wan family adds nothing to its backbone that could learn: set train = "all".')
         _one_of("[data] framing", self.data.framing, FRAMINGS)
         _one_of("[run] mixed_precision", self.run.mixed_precision, ("no", "bf16"))

@@ -23,6 +23,7 @@ from ..imaging.atomic import replace_file
 from ..model_loaders.safetensors_file import Header, load_tensors, read_header
 from ..model_loaders.vae import WanVae
 from .clips import ClipSource, say
+from .vae_network import encode_layers
 
 _FORMAT = "latents 2"
 # Half the disk of float32. Latents are about N(0, 1), where float16 is off by 5e-4 of a value at most.
@@ -161,8 +162,9 @@ class LatentCache:
     def _encode(self, i: int) -> CachedClip:
         example = self._source.read(i)
         latents = {}
-        for layer, images in example.layers.items():
-            stored = self._vae.encode(images, normalised=self._normalised).to(_STORED)
+        encoded = encode_layers(self._vae, list(example.layers.values()), self._normalised)
+        for layer, made in zip(example.layers, encoded):
+            stored = made.to(_STORED)
             if not torch.isfinite(stored).all():
                 raise ValueError(f"Clip '{example.name}': the VAE made values of its {layer} that are not finite; "
                                  "load the VAE in float32.")

@@ -48,7 +48,7 @@ class RunFolder:
         """The files that a finished run has made, by what they are; nothing in the processes that do not write."""
         if not self._writes:
             return {}
-        made = {} if self._family is WAN else {self._kind: self.path / f"{self._family.name}.safetensors"}
+        made = {} if self._family.name == WAN.name else {self._kind: self.path / f"{self._family.name}.safetensors"}
         if self.config.model.train == "all":
             made["backbone"] = self.path / "wan.safetensors"
         return made | {"log": self.path / LOG, "config": self.path / CONFIG}

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,7 +27,6 @@ from .shot_folder import ShotFolder
 from .shots import FIRST_TRAINING_SEED
 from .vae_network import reconstruct
 
-_FRAMES, _SIZE = 9, 64
 _SAVE_EVERY = 250  # steps
 # Drawings are black but for a few pixels, on which all depends.
 _COUNTS = {"skeleton": 3.0, "densepose": 3.0, "segmentation": 1.5}
@@ -38,7 +36,8 @@ _COUNTS = {"skeleton": 3.0, "densepose": 3.0, "segmentation": 1.5}
 class Recipe:
     """What decides the result; the defaults made the bundled one.
 
-    width: channels of the first layer, 96 in Wan's. stills, clips: how many shots of each, of the same first seeds.
+    width: channels of the first layer, 96 in Wan's. stills, clips: how many shots of each, of the same first seeds, of
+    `size` x `size` pixels, the clips of so many `frames`.
     steps and rates: of the two stages, the rates falling from their first value by a cosine. The posterior is a
     Gaussian of the fixed width `spread` about its mean: noise that the decoder must bear, which is what keeps the
     latents from shrinking to nothing; `pull` draws them towards 0 against it. edges: what differences of neighbouring
@@ -47,9 +46,9 @@ class Recipe:
 
     width: int = 16
     stills: int = 6000
-    clips: int = 1000
-    still_steps: int = 4200
-    clip_steps: int = 1300
+    clips: int = 1090
+    still_steps: int = 16000
+    clip_steps: int = 1500
     still_batch: int = 16
     clip_batch: int = 4
     still_rate: float = 2e-3
@@ -59,14 +58,20 @@ class Recipe:
     pull: float = 1e-4
     edges: float = 0.5
     framing: str = "close"
+    frames: int = 9
+    size: int = 64
     seed: int = 0
+
+    def folder(self, path: Path, frames: int) -> ShotFolder:
+        """The renderings of so many frames that lie in `path`."""
+        return ShotFolder(path, frames, self.size, self.size, self.framing)
 
 
 class Pictures:
-    """The layers of synthetic shots, held in memory once they were read."""
+    """The layers of the first `shots` of a folder, held in memory once they were read."""
 
-    def __init__(self, folder: Path, shots: int, frames: int, framing: str):
-        self.folder, self.shots = ShotFolder(folder, frames, _SIZE, _SIZE, framing), shots
+    def __init__(self, folder: ShotFolder, shots: int):
+        self.folder, self.shots = folder, shots
         self._known: dict[int, list[tuple[str, Tensor]]] = {}
 
     def batch(self, count: int, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -167,8 +172,8 @@ def train_vae(recipe: Recipe, out: Path, shots: Path, *, compiled: bool = False)
     state_path = out.with_suffix(".training.safetensors")
     state = load_tensors(state_path) if state_path.is_file() else {}
     vae = make_vae(recipe.width, recipe.seed)
-    stills = Pictures(shots, recipe.stills, 1, recipe.framing)
-    clips = Pictures(shots, recipe.clips, _FRAMES, recipe.framing)
+    stills = Pictures(recipe.folder(shots, 1), recipe.stills)
+    clips = Pictures(recipe.folder(shots, recipe.frames), recipe.clips)
     start = int(state.pop("step", torch.tensor(0)))
     total = recipe.still_steps + recipe.clip_steps
     optimiser, network = None, reconstruct

@@ -1,4 +1,5 @@
-"""Embeddings of the prompts of a training run, each encoded once and kept on disk beside the latents."""
+"""Embeddings of the prompts of a training run, each encoded once and kept on disk beside the latents; those of a word
+encoder, which costs less than a disk, when they are needed."""
 
 from __future__ import annotations
 
@@ -12,19 +13,21 @@ from torch import Tensor
 
 from ..joint.streams import Family, TextSpec
 from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
-from ..model_loaders.text import encode_prompts
+from ..model_loaders.text import TEXT_LENGTH, encode_prompts
+from ..model_loaders.word_encoder import encode_words, is_word_encoder
 
-_LENGTH = "length"  # in the metadata: how many rows there are with those of zeros
 _AT_ONCE = 128  # prompts an encoder is loaded for; their padded rows take 0.5 GB
 
 
 class Texts:
-    """Text embeddings [n, W, E] by prompt, W = 512 of UMT5. Without an encoder every prompt is the empty one."""
+    """Text embeddings [n, W, E] by prompt, W = 512 of UMT5, fewer of a word encoder. Without an encoder every prompt is
+    the empty one."""
 
     def __init__(self, family: Family, known: Mapping[str, Tensor], encoder: str, folder: Path, device: str):
         """known [1, W, E]: embeddings that need no encoder, "" of the empty prompt and others by the stream whose
-        fixed prompt it is. encoder: UMT5's path, or ""."""
+        fixed prompt it is. encoder: a path of UMT5 or of a word encoder, or ""."""
         self.encoder, self.folder, self.device = encoder, folder, device
+        self._small = bool(encoder) and Path(encoder).is_file() and is_word_encoder(read_header(encoder).shapes)
         self.own = {name: known[name] for name in known if name}
         self.empty: Tensor | None = known.get("")
         self._fixed = {stream.name: stream.prompt for stream in family.streams if stream.prompt}
@@ -36,13 +39,12 @@ class Texts:
         if not self.encoder:
             return
         wanted = sorted({"", *prompts, *self._fixed.values()})
-        new = [prompt for prompt in wanted if not self._stored(prompt)]
+        new = [] if self._small else [prompt for prompt in wanted if not self._stored(prompt)]
         for start in range(0, len(new), _AT_ONCE):
             batch = new[start:start + _AT_ONCE]
             for prompt, rows in zip(batch, encode_prompts(self.encoder, batch, self.device, **self._options)):
                 used = int(rows.any(dim=1).nonzero().max()) + 1  # the rest is zero by the encoder's own rule
-                replace_tensors(self._path(prompt), {"rows": rows[:used].cpu().contiguous()},
-                                {_LENGTH: str(len(rows))})
+                replace_tensors(self._path(prompt), {"rows": rows[:used].cpu().contiguous()})
         if self.empty is None:
             self.empty = self._load("")[None]
         for name, prompt in self._fixed.items():
@@ -52,19 +54,22 @@ class Texts:
         """What the cross-attention reads, float32: [len(prompts), W, E], or [1, W, E] where all are empty."""
         if not self.encoder or not any(prompts):
             return self.empty
+        if self._small:
+            return encode_words(self.encoder, prompts)
         return torch.stack([self._load(prompt) for prompt in prompts])
 
     def _stored(self, prompt: str) -> bool:
         """Whether the file of a prompt is there and whole, as its length shows."""
         try:
-            header = read_header(self._path(prompt))
-            return "rows" in header.shapes and _LENGTH in header.metadata
+            return "rows" in read_header(self._path(prompt)).shapes
         except (ValueError, OSError):
             return False
 
     def _load(self, prompt: str) -> Tensor:
+        if self._small:
+            return encode_words(self.encoder, [prompt])[0]
         rows = load_tensors(self._path(prompt), ["rows"])["rows"].float()
-        full = rows.new_zeros(int(read_header(self._path(prompt)).metadata[_LENGTH]), rows.shape[1])
+        full = rows.new_zeros(TEXT_LENGTH, rows.shape[1])
         full[:len(rows)] = rows
         return full
 

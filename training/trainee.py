@@ -44,7 +44,7 @@ class Trainee(nn.Module):
         if self.experts is not None:
             self.experts.requires_grad_(True)
             names = [name for name, _ in self.experts.named_parameters()]
-            self._published = published_names(names, family.name)
+            self._published = published_names(names, family.name) if names else {}
 
     def engine(self) -> Engine:
         """The joint engine on the weights as they are now."""

@@ -7,11 +7,15 @@ one graph that torch.compile takes whole. N clips, F = 4n+1 frames, T = n+1 late
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model_loaders.vae import LATENT_CHANNELS
+from ..model_loaders.vae import LATENT_CHANNELS, WanVae
+
+_SMALL = 1 << 17  # pixels of a clip: 0.3 GB a layer in the full-size VAE
 
 
 def reconstruct(vae: nn.Module, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,6 +23,15 @@ def reconstruct(vae: nn.Module, x: Tensor, noise: Tensor) -> tuple[Tensor, Tenso
     the posterior [N, 16, T, H/8, W/8]. A pure function of its arguments' values and shapes."""
     mean = encode(vae, x)
     return decode(vae, mean + noise.to(mean)), mean
+
+
+@torch.no_grad()
+def encode_layers(vae: WanVae, layers: Sequence[Tensor], normalised: bool) -> list[Tensor]:
+    """What `vae.encode` makes of each of the layers [F, H, W, 3] in 0..1, all of one size: of a small clip at once."""
+    x = torch.stack(list(layers)).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) * 2 - 1
+    if vae.channels != LATENT_CHANNELS or x[0, 0].numel() > _SMALL:
+        return [vae.encode(layer, normalised=normalised) for layer in layers]
+    return list(vae.scaled(encode(vae.model, x), normalised))
 
 
 def encode(vae: nn.Module, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import nodes
 
 from ....comfy_host.attach import joint_model
 from ....comfy_host.choices import ALL_OTHERS, generate_choices
+from ....comfy_host.forward import KEY
 from ....joint.families import UNITY, vary
 from ....joint.variants import Variant
 from ....model_loaders.layer_files import save_prompts
@@ -102,8 +103,10 @@ def check_contradictions():
         ("depth", {"rgb": picture, "flow_mask": torch.ones(5, *SIZE)}, ("'flow' has a mask but no picture",)),
     ):
         said.append(tiny.raises(ValueError, *words, call=lambda g=generate, x=layers: make(g, vae, **x)))
-    said.append(tiny.raises(ValueError, "(16, 2, 8, 8)", "wan2.2_vae", call=lambda: make(
-        "depth", latents.tiny_vae(), rgb=picture)))
+    other, _, _ = make("depth", latents.tiny_vae(), rgb=picture)  # a variant's latents, which the published lacks
+    assert other["samples"].shape[1] == 16 and other[KEY].family.variant.latents == "wan2.1"
+    said.append(tiny.raises(ValueError, "48 channels", "wan2.2_vae", call=lambda: JointSampler.execute(
+        tiny.layered(UNITY), other, 1, 2, 1.0, tiny.text())))
     said.append(tiny.raises(ValueError, "wan2.2_vae", call=lambda: make("depth", None, rgb=picture)))
     wide, _, _ = make(ALL_OTHERS, vae, rgb=picture)
     said.append(tiny.raises(ValueError, "joins rgb with one other", call=lambda: JointSampler.execute(

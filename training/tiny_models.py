@@ -1,0 +1,98 @@
+"""The bundled models, made again: each with all that it needs and that is not there yet.
+
+    python -m comfyui_strata.training.tiny_models small intrinsic
+    python -m comfyui_strata.training.tiny_models small all --processes 2
+
+The folder holds everything that is made on the way, and `bundle` in it what is bundled. Given again, the command goes
+on where it was cut off. The settings are `recipes/tiny_*.toml` and `small_vae.Recipe`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ..model_loaders.word_encoder import save_word_encoder
+from .config import CONFIG, config_text, read_config
+from .shots import FIRST_TRAINING_SEED
+from .small_vae import Recipe, train_vae
+from .word_codes import known_words
+
+RECIPES = Path(__file__).parent / "recipes"
+TRAINED = ("backbone", "intrinsic", "alpha", "unity", "vigu")
+MODELS = ("vae", "words", *TRAINED)
+_HALVES = ("stills", "clips")  # each training, the second going on from the first
+
+
+def make(folder: Path, model: str, processes: int = 1, *, cpu: bool = False) -> None:
+    """Make a model of `MODELS`, and first what it needs; what is there stays. Raises as `train` and `train_vae`, and
+    subprocess.CalledProcessError when a training in several processes fails."""
+    if model == "words":
+        if not (folder / "words.safetensors").is_file():
+            save_word_encoder(folder / "words.safetensors", known_words())
+    elif model == "vae":
+        if not (folder / "vae.safetensors").is_file():
+            recipe = Recipe()
+            for frames, shots in ((1, recipe.stills), (recipe.frames, recipe.clips)):
+                seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + shots)
+                recipe.folder(folder / "shots", frames).fill(seeds, processes)
+            train_vae(recipe, folder / "vae.safetensors", folder / "shots", compiled=shutil.which("c++") is not None)
+    else:
+        for need in ("vae", "words") if model == "backbone" else ("backbone",):
+            make(folder, need, processes, cpu=cpu)
+        for half in _HALVES:
+            _train(folder, f"{model}_{half}", processes, cpu)
+    _bundle(folder, model)
+
+
+def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
+    """`strata train`, with a batch that all processes share."""
+    run, config = folder / name, folder / f"{name}.toml"
+    if not config.is_file():
+        shutil.copy(RECIPES / f"tiny_{name}.toml", config)
+        asked = read_config(config)
+        shared = replace(asked.optimiser, batch=asked.optimiser.batch // processes)
+        config.write_text(config_text(replace(asked, optimiser=shared)), encoding="utf-8")
+    what = ["--resume"] if (run / CONFIG).is_file() else [str(config)]
+    command = ["-m", "comfyui_strata.cli", "train", *what, "--out", str(run), *["--cpu"] * cpu]
+    several = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    subprocess.run([sys.executable, *several, *command], check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+
+
+def _bundle(folder: Path, model: str) -> None:
+    """Copy what is used of a model to where it lies in the bundle."""
+    bundle = folder / "bundle"
+    if model in ("vae", "words"):
+        files = {f"{model}.safetensors": folder / f"{model}.safetensors"}
+    elif model == "backbone":
+        files = {"wan.safetensors": folder / "backbone_clips" / "wan.safetensors"}
+    else:
+        made = sorted((folder / f"{model}_clips").glob("*.safetensors"))
+        # Families that learned all weights have a backbone of their own, which lies beside their layers.
+        own = any(path.name == "wan.safetensors" for path in made)
+        files = {f"{model}/{path.name}" if own else path.name: path for path in made}
+    for name, path in files.items():
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, bundle / name)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("folder", type=Path, help="where all is made; 10 GB")
+    parser.add_argument("models", nargs="+", choices=[*MODELS, "all"])
+    parser.add_argument("--processes", type=int, default=1, help="for rendering and training (default: 1)")
+    parser.add_argument("--cpu", action="store_true", help="leave the GPU alone")
+    args = parser.parse_args()
+    for model in MODELS if "all" in args.models else args.models:
+        make(args.folder.resolve(), model, args.processes, cpu=args.cpu)
+
+
+if __name__ == "__main__":
+    main()
