@@ -45,7 +45,7 @@ class Recipe:
     """
 
     width: int = 16
-    stills: int = 6000
+    stills: int = 12000
     clips: int = 1090
     still_steps: int = 16000
     clip_steps: int = 1500
