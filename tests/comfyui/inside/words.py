@@ -1,4 +1,4 @@
-"""Strata Encode Words on a file of a few words, and its conditioning in a joint sampling on files of ComfyUI's loaders."""
+"""Strata Encode Words on a file of a few words, and its conditioning in a joint sampling on files of stock loaders."""
 
 from __future__ import annotations
 
