@@ -355,10 +355,13 @@ def test_a_folder_of_renderings_serves_every_family(tmp_path):
         assert source.key(0) != exact.key(0) != SyntheticShots(family, *size).key(0)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2  # both families, one file a shot
-    again = files[0].read_bytes()
-    files[0].write_bytes(again[:1000])  # a copy that was cut off
-    ShotFolder(tmp_path, 5, 32, 32, "close").shot(FIRST_TRAINING_SEED)
-    assert files[0].read_bytes() == again
+    folder = ShotFolder(tmp_path, 5, 32, 32, "close")
+    layers, *said = folder.shot(FIRST_TRAINING_SEED)
+    layers = {name: layer.clone() for name, layer in layers.items()}  # they are mapped from the file
+    files[0].write_bytes(files[0].read_bytes()[:1000])  # a copy that was cut off
+    for layers_again, *said_again in (folder.shot(FIRST_TRAINING_SEED), folder.shot(FIRST_TRAINING_SEED)):
+        assert said_again == said and list(layers_again) == list(layers)
+        assert all(torch.equal(layers_again[name], layers[name]) for name in layers)
 
 
 def test_a_folder_is_filled_by_several_processes(tmp_path):

@@ -26,6 +26,7 @@ from .word_codes import known_words
 RECIPES = Path(__file__).parent / "recipes"
 TRAINED = ("backbone", "intrinsic", "alpha", "unity", "vigu")
 MODELS = ("vae", "words", *TRAINED)
+_DONE = "done"  # a file in the folder of a run that ended
 _HALVES = ("stills", "clips")  # each training, the second going on from the first
 
 
@@ -51,8 +52,10 @@ def make(folder: Path, model: str, processes: int = 1, *, cpu: bool = False) -> 
 
 
 def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
-    """`strata train`, with a batch that all processes share."""
+    """`strata train`, with a batch that all processes share; nothing where it has come to its end."""
     run, config = folder / name, folder / f"{name}.toml"
+    if (run / _DONE).is_file():
+        return
     if not config.is_file():
         shutil.copy(RECIPES / f"tiny_{name}.toml", config)
         asked = read_config(config)
@@ -63,6 +66,7 @@ def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
     several = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     subprocess.run([sys.executable, *several, *command], check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+    (run / _DONE).touch()
 
 
 def _bundle(folder: Path, model: str) -> None:

@@ -31,7 +31,7 @@ def encode_layers(vae: WanVae, layers: Sequence[Tensor], normalised: bool) -> li
     x = torch.stack(list(layers)).permute(0, 4, 1, 2, 3).to(vae.device, vae.dtype) * 2 - 1
     if vae.channels != LATENT_CHANNELS or x[0, 0].numel() > _SMALL:
         return [vae.encode(layer, normalised=normalised) for layer in layers]
-    return list(vae.scaled(encode(vae.model, x), normalised))
+    return list(vae.scaled(encode(vae.model, x), normalised).contiguous())
 
 
 def encode(vae: nn.Module, x: Tensor) -> Tensor:
