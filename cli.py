@@ -131,7 +131,7 @@ def _add_eval(commands) -> None:
     evaluate.add_argument("--seeds", type=_positive, default=8, metavar="N", help="how many shots (default: 8)")
     evaluate.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
     evaluate.add_argument("--framing", choices=("wide", "close"), default="wide",
-                          help="how the shots are framed; the bundled models know close ones (default: wide)")
+                          help="the set and all in it, or one or two objects that fill the picture (default: wide)")
     evaluate.add_argument("--size", type=_size, metavar="WxH", help="(default: the family's)")
     evaluate.add_argument("--frames", type=_positive, metavar="N", help="(default: the family's, 21)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the noise (default: 0)")
