@@ -116,7 +116,7 @@ def comfyui_lines(comfyui: Path | None) -> list[Line]:
 
 def tiny_model() -> Line:
     """The bundled tiny weights that `strata run` uses by default."""
-    files = sorted((Path(__file__).parent / "tiny").glob("*.safetensors"))
+    files = sorted((Path(__file__).parent / "tiny").rglob("*.safetensors"))
     if not files:
         return "Tiny model", False, "its files are missing: install Strata again, or take a whole clone."
     hollow = [file.name for file in files if file.stat().st_size == 0]

@@ -11,6 +11,8 @@ from .detect import Detected, detect
 
 BUNDLED = {"tiny": Path(__file__).parent / "tiny"}
 
+_BACKBONE, _LAYERS = ".wan.safetensors", ".layers.safetensors"  # the halves of one checkpoint
+
 _Found = tuple[Path, Detected]
 
 
@@ -39,7 +41,7 @@ def find_models(where: str, family: Family, *, backbone: str | None = None, adap
     found = _look_into(folder, family) if folder.is_dir() else {}
     # Layers first: they say how wide the backbone is.
     layers = _choose(where, "adapters", adapters, found.get("adapters", []), f"adapters of the {family.name} family")
-    backbones = _backbones(found.get("backbone", []), family, layers)
+    backbones = _backbones(found.get("backbone", []), family, layers, folder)
     vaes = _narrow(found.get("vae", []), lambda held: held.channels == family.latents.channels)
     return ModelSet(
         backbone=_choose(where, "backbone", backbone, backbones, "backbone"),
@@ -63,15 +65,24 @@ def _choose(where: str, kind: str, named: str | None, found: list[_Found], what:
     return found[0][0] if found else None
 
 
-def _backbones(found: list[_Found], family: Family, layers: Path) -> list[_Found]:
-    """Those of several that fit the layers' width and the latents' channels, and of these the one in the layers' own
-    folder, where there is one: what was trained whole lies beside its layers."""
+def _backbones(found: list[_Found], family: Family, layers: Path, folder: Path) -> list[_Found]:
+    """Those of several that fit the layers' width and the latents' channels; of these the one beside the layers, or
+    NAME.wan to NAME.layers, or else those that were not trained whole with layers of their own."""
     if len(found) > 1:
         width = detect(layers).width
         found = _narrow(found, lambda held: held.width == width)
         found = _narrow(found, lambda held: held.channels == family.latents.channels)
-        found = [(path, held) for path, held in found if path.parent == layers.parent] or found
+        owned = {_name(path) for path in folder.rglob(f"*{_LAYERS}")}
+        for mine in (lambda path: path.parent == layers.parent, lambda path: _name(path) == _name(layers),
+                     lambda path: _name(path) not in owned):
+            if chosen := [(path, held) for path, held in found if mine(path)]:
+                return chosen
     return found
+
+
+def _name(path: Path) -> str:
+    """What `strata convert` calls a checkpoint whose two halves it writes."""
+    return path.name.removesuffix(_LAYERS).removesuffix(_BACKBONE)
 
 
 def _narrow(found: list[_Found], fits: Callable[[Detected], bool]) -> list[_Found]:

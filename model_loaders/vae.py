@@ -198,7 +198,7 @@ def original_names() -> dict[str, str]:
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 
     # The names of the bundled file stand for every VAE's: only sizes differ.
-    names = read_header(Path(__file__).parent / "tiny" / "vae.safetensors").shapes
+    names = read_header(Path(__file__).parent / "tiny" / "vae" / "strata_tiny_vae.safetensors").shapes
     return convert_wan_vae_to_diffusers({name: name for name in names})
 
 

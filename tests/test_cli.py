@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,9 +16,9 @@ from safetensors.torch import save_file
 from comfyui_strata.cli import main
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
-from comfyui_strata.joint.families import INTRINSIC, UNITY, VIGU, tasks, vary
+from comfyui_strata.joint.families import ALPHA, INTRINSIC, UNITY, VIGU, tasks, vary
 from comfyui_strata.joint.variants import Variant
-from comfyui_strata.model_loaders.model_set import BUNDLED
+from comfyui_strata.model_loaders.model_set import BUNDLED, find_models
 from comfyui_strata.model_loaders.vocabulary import Vocabulary
 from comfyui_strata.standalone import layers, loading
 from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
@@ -158,8 +159,8 @@ def test_a_still_goes_with_a_clip(plate, tmp_path):
     (["--device", "cuda:99"], "There is no device 'cuda:99' here", 2),
     (["--prompt", "a red ball"], "no text encoder and the prompt needs one", 1),
     (["--model", "nowhere"], "There is no model 'nowhere'", 1),
-    (["--adapters", str(BUNDLED["tiny"] / "alpha.safetensors")], "belongs to the alpha family", 1),
-    (["--backbone", str(BUNDLED["tiny"] / "vae.safetensors")], "is no Wan backbone: it is Wan 2.1 VAE", 1),
+    (["--adapters", str(find_models("tiny", ALPHA).adapters)], "belongs to the alpha family", 1),
+    (["--backbone", str(find_models("tiny", ALPHA).vae)], "is no Wan backbone: it is Wan 2.1 VAE", 1),
     (["--frames", "9"], "frames", 1),
 ])
 def test_bad_wishes_get_one_sentence_and_leave_nothing(plate, tmp_path, capsys, args, says, code):
@@ -188,8 +189,8 @@ def test_layers_of_different_sizes_are_named(plate, tmp_path, capsys):
 def test_the_empty_prompt_is_stored_once_a_text_encoder_is_given(plate, tmp_path, capsys):
     folder = tmp_path / "model"
     folder.mkdir()
-    for name in ("wan", "vae", "intrinsic"):
-        (folder / f"{name}.safetensors").write_bytes((BUNDLED["tiny"] / f"{name}.safetensors").read_bytes())
+    for name in ("diffusion_models/strata_tiny.wan", "vae/strata_tiny_vae", "loras/strata_tiny_intrinsic"):
+        shutil.copy(BUNDLED["tiny"] / f"{name}.safetensors", folder)
     assert run(plate, tmp_path / "out", "--model", folder) == 1
     assert "no embedding of the empty prompt is stored" in capsys.readouterr().err
     write_tiny_umt5(folder / "umt5.safetensors", d_model=4096)
@@ -198,8 +199,9 @@ def test_the_empty_prompt_is_stored_once_a_text_encoder_is_given(plate, tmp_path
     assert run(plate, tmp_path / "b", "--model", folder) == 0
     a, b = (read_clip(tmp_path / name / "albedo").images for name in "ab")
     assert (a - b).abs().max() < 1e-3
-    assert sorted(p.name for p in folder.iterdir()) == ["intrinsic.empty_prompt.safetensors", "intrinsic.safetensors",
-                                                        "vae.safetensors", "wan.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "strata_tiny.wan.safetensors", "strata_tiny_intrinsic.empty_prompt.safetensors",
+        "strata_tiny_intrinsic.safetensors", "strata_tiny_vae.safetensors"]
 
 
 def test_a_read_only_model_folder_costs_nothing_but_the_stored_embedding(plate, tmp_path, monkeypatch, capsys):
@@ -362,7 +364,8 @@ def test_a_full_disk_is_one_sentence(plate, capsys):
 
 
 def test_models_says_what_files_are(tmp_path, capsys):
-    assert strata("models", BUNDLED["tiny"] / "wan.safetensors", BUNDLED["tiny"] / "alpha.safetensors") == 0
+    models = find_models("tiny", ALPHA)
+    assert strata("models", models.backbone, models.adapters) == 0
     out = capsys.readouterr().out
     assert "6 blocks of width 256" in out and "alpha family" in out
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")

@@ -153,8 +153,8 @@ def test_a_linked_pack_is_seen(tmp_path):
 def test_the_tiny_model_must_be_there_and_hold_something(tmp_path, monkeypatch, content, ok):
     monkeypatch.setattr(doctor, "__file__", str(tmp_path / "doctor.py"))
     if content is not None:
-        (tmp_path / "tiny").mkdir()
-        (tmp_path / "tiny" / "wan.safetensors").write_bytes(content)
+        (tmp_path / "tiny" / "vae").mkdir(parents=True)
+        (tmp_path / "tiny" / "vae" / "wan.safetensors").write_bytes(content)
     assert doctor.tiny_model()[1] is ok
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, VIGU
 from comfyui_strata.joint.wan import WanConfig
 from comfyui_strata.model_loaders import safetensors_file
 from comfyui_strata.model_loaders.adapters import load_adapters
@@ -17,7 +17,13 @@ from comfyui_strata.model_loaders.layer_files import check_fits, load_layers, sa
 from comfyui_strata.model_loaders.model_set import BUNDLED, find_models
 from comfyui_strata.model_loaders.safetensors_file import read_header, replace_tensors
 from comfyui_strata.model_loaders.wan_names import wan_names
-from comfyui_strata.tests.tiny_wan import TINY, diffusers_name, write_tiny_adapters, write_tiny_backbone
+from comfyui_strata.tests.tiny_wan import (
+    TINY,
+    diffusers_name,
+    write_tiny_adapters,
+    write_tiny_backbone,
+    write_tiny_layers,
+)
 
 ADAPTED = [family for family in FAMILIES.values() if family.file_adapters]
 SMALL = WanConfig(dim=128, ffn_dim=64, num_layers=3, num_heads=1, text_dim=32)
@@ -61,10 +67,13 @@ class TestDetection:
         assert {diffusers_name(name): name for name in names} == mapped
 
     def test_the_bundled_files(self):
-        kinds = {path.name: detect(path).kind for path in BUNDLED["tiny"].glob("*.safetensors")}
-        assert kinds == {"wan.safetensors": "backbone", "vae.safetensors": "vae", "intrinsic.safetensors": "adapters",
-                         "alpha.safetensors": "adapters", "intrinsic.empty_prompt.safetensors": "prompts",
-                         "alpha.empty_prompt.safetensors": "prompts"}
+        kinds = {path.relative_to(BUNDLED["tiny"]).as_posix(): detect(path).kind
+                 for path in BUNDLED["tiny"].rglob("*.safetensors")}
+        assert kinds == {
+            "diffusion_models/strata_tiny.wan.safetensors": "backbone", "vae/strata_tiny_vae.safetensors": "vae",
+            "loras/strata_tiny_intrinsic.safetensors": "adapters", "loras/strata_tiny_alpha.safetensors": "adapters",
+            "loras/strata_tiny_intrinsic.empty_prompt.safetensors": "prompts",
+            "loras/strata_tiny_alpha.empty_prompt.safetensors": "prompts"}
 
     def test_something_else(self, tmp_path):
         save_file({"lora_unet.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
@@ -145,7 +154,7 @@ class TestAdapters:
             check_fits(loaded, 40, 5120, 13824)
 
     def test_the_note_of_an_untrained_file_reaches_the_user(self):
-        assert any("untrained" in w for w in load_adapters(BUNDLED["tiny"] / "alpha.safetensors").warnings)
+        assert any("untrained" in w for w in load_adapters(find_models("tiny", ALPHA).adapters).warnings)
 
     def test_the_empty_prompt_is_stored_beside(self, adapters):
         assert stored_prompts(adapters) == {}
@@ -244,7 +253,7 @@ class TestDamage:
 class TestModelSet:
     def test_the_bundled_model(self):
         models = find_models("tiny", INTRINSIC)
-        assert models.adapters.name == "intrinsic.safetensors" and models.text_encoder is None
+        assert models.adapters.name == "strata_tiny_intrinsic.safetensors" and models.text_encoder is None
 
     def test_a_comfyui_models_folder(self, tmp_path):
         for folder in ("diffusion_models", "loras/video"):
@@ -255,11 +264,26 @@ class TestModelSet:
         (tmp_path / "loras/broken.safetensors").write_bytes(b"junk")
         with pytest.raises(FileNotFoundError, match="holds no vae: say where it is with --vae"):
             find_models(str(tmp_path), ALPHA)
-        models = find_models(str(tmp_path), ALPHA, vae=str(BUNDLED["tiny"] / "vae.safetensors"))
+        models = find_models(str(tmp_path), ALPHA, vae=str(find_models("tiny", ALPHA).vae))
         assert (models.backbone, models.adapters.name) == (wan, "alpha x.safetensors")
         write_tiny_backbone(tmp_path / "diffusion_models/other.safetensors", TINY)
         with pytest.raises(ValueError, match=r"2 files that could be the backbone \(other.*--backbone"):
             find_models(str(tmp_path), ALPHA, vae="v")
+
+    def test_a_backbone_goes_with_the_layers_of_its_name(self, tmp_path):
+        """`strata convert` writes two halves, and ComfyUI wants them in two folders."""
+        wan, layers = tmp_path / "diffusion_models", tmp_path / "loras"
+        wan.mkdir()
+        layers.mkdir()
+        for name in ("stock", "a.wan", "b.wan"):
+            write_tiny_backbone(wan / f"{name}.safetensors", TINY)
+        for name in ("a", "b"):
+            write_tiny_layers(layers / f"{name}.layers.safetensors", VIGU)
+        write_tiny_adapters(layers / "x.safetensors", ALPHA)
+        for given, found in (("a.layers", "a.wan"), ("b.layers", "b.wan")):
+            models = find_models(str(tmp_path), VIGU, adapters=str(layers / f"{given}.safetensors"), vae="v")
+            assert models.backbone == wan / f"{found}.safetensors"
+        assert find_models(str(tmp_path), ALPHA, vae="v").backbone == wan / "stock.safetensors"
 
     def test_no_such_model(self):
         with pytest.raises(FileNotFoundError, match="no model 'huge'"):

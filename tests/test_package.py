@@ -113,7 +113,7 @@ def test_the_wheel_holds_every_module_and_its_data(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
 
-    data = [p for pattern in ("*.safetensors", "*.json", "*.md") for p in (REPO / "model_loaders/tiny").glob(pattern)]
+    data = [p for p in (REPO / "model_loaders/tiny").rglob("*") if p.is_file()]
     data += [p for pattern in ("*.json", "api/*.json", "assets/*") for p in (REPO / "workflows").glob(pattern)]
     data += [p for p in (REPO / "web").rglob("*") if p.is_file()]
     data += (REPO / "training/recipes").glob("*.toml")

@@ -17,7 +17,7 @@ COLOURS = {"red": (200, 40, 35), "green": (60, 150, 65), "blue": (45, 85, 195), 
            "white": (230, 228, 222), "black": (30, 30, 34)}
 NUMBERS = ("one", "two", "three")
 SHOWN = 45
-VAE = Path(model_loaders.__file__).parent / "tiny" / "vae.safetensors"
+VAE = Path(model_loaders.__file__).parent / "tiny" / "vae" / "strata_tiny_vae.safetensors"
 
 
 def draw_balls(path: Path, rng: random.Random) -> tuple[str, str]:

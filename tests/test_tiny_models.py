@@ -41,18 +41,20 @@ def test_it_makes_a_model_and_all_it_needs_and_goes_on_where_it_was(tmp_path, mo
     small = tmp_path / "small"
     make(small, "intrinsic", cpu=True)
     bundle = small / "bundle"
-    assert {path.name for path in bundle.iterdir()} == {
-        "vae.safetensors", "words.safetensors", "wan.safetensors", "intrinsic.safetensors",
-        "intrinsic.empty_prompt.safetensors"}
+    assert {path.relative_to(bundle).as_posix() for path in bundle.rglob("*.*")} == {
+        "vae/strata_tiny_vae.safetensors", "text_encoders/strata_tiny_words.safetensors",
+        "diffusion_models/strata_tiny.wan.safetensors", "loras/strata_tiny_intrinsic.safetensors",
+        "loras/strata_tiny_intrinsic.empty_prompt.safetensors"}
     found = find_models(str(bundle), INTRINSIC)
-    assert found.text_encoder == bundle / "words.safetensors" and found.backbone == bundle / "wan.safetensors"
-    times = {path: path.stat().st_mtime_ns for path in small.glob("*/*.safetensors") if path.parent != bundle}
+    assert found.text_encoder == bundle / "text_encoders" / "strata_tiny_words.safetensors"
+    assert found.backbone == bundle / "diffusion_models" / "strata_tiny.wan.safetensors"
+    times = {path: path.stat().st_mtime_ns for path in small.glob("*/*.safetensors")}
     make(small, "vigu", cpu=True)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     theirs = find_models(str(bundle), VIGU)
-    assert theirs.backbone == bundle / "vigu" / "wan.safetensors" and theirs.vae == bundle / "vae.safetensors"
-    assert detect(theirs.adapters).family.name == "vigu"
-    assert find_models(str(bundle), INTRINSIC).backbone == bundle / "wan.safetensors"
+    assert theirs.backbone == bundle / "diffusion_models" / "strata_tiny_vigu.wan.safetensors"
+    assert theirs.vae == found.vae and detect(theirs.adapters).family.name == "vigu"
+    assert find_models(str(bundle), INTRINSIC).backbone == found.backbone
 
 
 def _cut_down(folder, name):

@@ -17,6 +17,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ..model_loaders.layer_files import prompts_path
 from ..model_loaders.word_encoder import save_word_encoder
 from .config import CONFIG, config_text, read_config
 from .shots import FIRST_TRAINING_SEED
@@ -26,6 +27,7 @@ from .word_codes import known_words
 RECIPES = Path(__file__).parent / "recipes"
 TRAINED = ("backbone", "intrinsic", "alpha", "unity", "vigu")
 MODELS = ("vae", "words", *TRAINED)
+PREFIX = "strata_tiny"  # of the bundled files: in ComfyUI they stand among those of its user
 _DONE = "done"  # a file in the folder of a run that ended
 _HALVES = ("stills", "clips")  # each training, the second going on from the first
 
@@ -70,20 +72,22 @@ def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
 
 
 def _bundle(folder: Path, model: str) -> None:
-    """Copy what is used of a model to where it lies in the bundle."""
-    bundle = folder / "bundle"
-    if model in ("vae", "words"):
-        files = {f"{model}.safetensors": folder / f"{model}.safetensors"}
-    elif model == "backbone":
-        files = {"wan.safetensors": folder / "backbone_clips" / "wan.safetensors"}
+    """Copy what is used of a model to where it lies in the bundle, which is laid out as ComfyUI's `models`."""
+    kinds = {"vae": "vae", "words": "text_encoders"}
+    if model in kinds:
+        files = {f"{kinds[model]}/{PREFIX}_{model}.safetensors": folder / f"{model}.safetensors"}
     else:
-        made = sorted((folder / f"{model}_clips").glob("*.safetensors"))
-        # Families that learned all weights have a backbone of their own, which lies beside their layers.
-        own = any(path.name == "wan.safetensors" for path in made)
-        files = {f"{model}/{path.name}" if own else path.name: path for path in made}
+        run = folder / f"{model}_clips"
+        backbone, layers = run / "wan.safetensors", run / f"{model}.safetensors"
+        name = PREFIX if model == "backbone" else f"{PREFIX}_{model}"
+        # The two halves of what was trained whole go by one name, as `strata convert` writes them.
+        bundled = f"loras/{name}{'.layers' if backbone.is_file() else ''}.safetensors"
+        files = {f"diffusion_models/{name}.wan.safetensors": backbone, bundled: layers,
+                 str(prompts_path(bundled)): prompts_path(layers)}
     for name, path in files.items():
-        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, bundle / name)
+        if path.is_file():
+            (folder / "bundle" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / "bundle" / name)
 
 
 def main() -> None:
