@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..joint.streams import Family, TextSpec
+from .words import WordModel
 
 TEXT_LENGTH = 512  # what Wan's own code cuts prompts to
 
@@ -26,11 +27,11 @@ def fill_prompts(family: Family, stored: Mapping[str, Tensor], clip) -> dict[str
 
 
 def encode_texts(clip, prompts: Sequence[str], text: TextSpec) -> Tensor:
-    """Embed each prompt by a UMT5 CLIP to a row of [n, 512, E]: the given CLIP is left as it is.
+    """Embed each prompt to a row of [n, W, E], W 512 by UMT5 and 64 by a word encoder: the given CLIP is left as it is.
 
     Prompts are taken as they are written, parentheses included, and cut to 512 tokens with the end token kept. `text`
-    as of `model_loaders.text.encode_prompts`; ComfyUI cleans no prompt, whatever it says. Raises ValueError for a CLIP
-    that is no UMT5."""
+    as of `model_loaders.text.encode_prompts`; ComfyUI cleans no prompt, whatever it says. Raises ValueError for any
+    other CLIP."""
     clip = as_family(clip, text)
     rows = []
     for prompt in prompts:
@@ -42,7 +43,9 @@ def encode_texts(clip, prompts: Sequence[str], text: TextSpec) -> Tensor:
 
 def as_family(clip, text: TextSpec):
     """A clone of a UMT5 CLIP that embeds as `text` says, by object patches, which ComfyUI takes back when another
-    clone of the encoder is used."""
+    clone of the encoder is used; a word encoder's has but one way and is taken as it is."""
+    if isinstance(clip.cond_stage_model, WordModel):
+        return clip
     encoder = getattr(clip.cond_stage_model, "umt5xxl", None)
     if encoder is None:
         raise ValueError(f"This CLIP is {type(clip.cond_stage_model).__name__}, but the layers read UMT5: load "

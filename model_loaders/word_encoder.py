@@ -13,6 +13,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -41,29 +42,51 @@ def save_word_encoder(path: str | Path, words: Sequence[str], seed: int = 0) -> 
     replace_tensors(path, {CODES: codes.half()}, {WORDS: json.dumps(words)})
 
 
-def encode_words(path: str | Path, prompts: Sequence[str]) -> Tensor:
-    """Each prompt as a row of [n, 64, 4096], float32: zero from the text's own length on. The empty one is its end.
+@dataclass(frozen=True)
+class WordEncoder:
+    """What a file of `save_word_encoder` holds: its words, and their codes [V + 1, C] with that of the end last."""
 
-    Case and punctuation do not count, and Wan's stock negative prompt, which is written for UMT5, says nothing. Raises
-    ValueError for a word that the vocabulary lacks, and as `read_header`."""
-    words = json.loads(read_header(path).metadata[WORDS])
-    codes = load_tensors(path, [CODES])[CODES].float()
-    number = {word: i for i, word in enumerate(words)}
-    places = sinusoid(_LONGEST_WAVE * torch.arange(LENGTH), _POSITION).float()
-    out = torch.zeros(len(prompts), LENGTH, _WIDTH)
-    for row, prompt in zip(out, prompts):
+    name: str
+    words: tuple[str, ...]
+    codes: Tensor
+
+    def ids(self, prompt: str) -> list[int]:
+        """The numbers of a prompt's words and of its end, at most 64. Case and punctuation do not count, and Wan's
+        stock negative prompt, which is written for UMT5, says nothing. Raises ValueError for a word that the
+        vocabulary lacks."""
         said = split_words(prompt) if prompt != WAN_NEGATIVE_PROMPT else []
+        number = {word: i for i, word in enumerate(self.words)}
         if strange := [word for word in said if word not in number]:
-            near = difflib.get_close_matches(strange[0], words, 3, cutoff=0.0)
-            raise ValueError(f"The word '{strange[0]}' is not among the {len(words)} that {Path(path).name} knows; try "
+            near = difflib.get_close_matches(strange[0], self.words, 3, cutoff=0.0)
+            raise ValueError(f"The word '{strange[0]}' is not among the {len(number)} that {self.name} knows; try "
                              f"{', '.join(near)}.")
-        ids = [*(number[word] for word in said[:LENGTH - 1]), len(words)]
+        return [*(number[word] for word in said[:LENGTH - 1]), len(number)]
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """The rows [64, 4096] of a prompt, float32: zero from its own length on."""
+        out = torch.zeros(LENGTH, _WIDTH)
         padded = torch.zeros(len(ids) + 2 * _REACH, _CODE)
-        padded[_REACH:_REACH + len(ids)] = codes[ids]
+        padded[_REACH:_REACH + len(ids)] = self.codes[list(ids)]
         window = padded.unfold(0, 2 * _REACH + 1, 1).transpose(1, 2).flatten(1)  # [L, 5C]
-        row[:len(ids), :window.shape[1]] = window
-        row[:len(ids), window.shape[1]:window.shape[1] + _POSITION] = places[:len(ids)]
-    return out
+        out[:len(ids), :window.shape[1]] = window
+        out[:len(ids), window.shape[1]:window.shape[1] + _POSITION] = sinusoid(
+            _LONGEST_WAVE * torch.arange(len(ids)), _POSITION)
+        return out
+
+
+def load_word_encoder(path: str | Path) -> WordEncoder:
+    """Raises ValueError for a file that holds none, and as `read_header`."""
+    header = read_header(path)
+    if not is_word_encoder(header.shapes) or WORDS not in header.metadata:
+        raise ValueError(f"{Path(path).name} is no word encoder: choose one that `training.word_codes` wrote.")
+    words = tuple(json.loads(header.metadata[WORDS]))
+    return WordEncoder(Path(path).name, words, load_tensors(path, [CODES])[CODES].float())
+
+
+def encode_words(path: str | Path, prompts: Sequence[str]) -> Tensor:
+    """Each prompt as a row of [n, 64, 4096], float32. Raises ValueError as `load_word_encoder` and its `ids`."""
+    encoder = load_word_encoder(path)
+    return torch.stack([encoder.embed(encoder.ids(prompt)) for prompt in prompts])
 
 
 def split_words(text: str) -> list[str]:
