@@ -89,16 +89,16 @@ def _add_caption(commands) -> None:
                          help="also write CLIP.txt beside each clip; one that has it already is passed over")
     caption.add_argument("--overwrite", action="store_true", help="caption those again, too")
     _add_model(caption)
-    caption.add_argument("--length", type=_positive, metavar="N", help="tokens of a caption (default: 256)")
+    caption.add_argument("--length", type=_positive, metavar="N", help="tokens (default: the model's, 256)")
     caption.add_argument("--seed", type=int, default=1, metavar="N", help="(default: 1)")
     caption.add_argument("--hint", default="", metavar="TEXT",
                          help="what is known of the clips already; needs a text encoder")
     caption.add_argument("--fit", default="cover", choices=("cover", "crop", "whole"),
                          help="scale until the size is covered and keep the centre, cut out the centre unscaled as "
                               "published, or look at the whole clip in its own size (default: cover)")
-    caption.add_argument("--size", type=_size, metavar="WxH", help="size to look at (default: 832x480)")
+    caption.add_argument("--size", type=_size, metavar="WxH", help="size to look at (default: the model's, 832x480)")
     caption.add_argument("--frames", type=_positive, metavar="N",
-                         help="frames to look at at once: 1, 5, 9, ... 81 (default: 81)")
+                         help="frames to look at at once: 1, 5, 9, ... 81 (default: the model's, 81)")
     caption.add_argument("--long", default="sample", choices=("sample", "windows"),
                          help="of a longer clip, look at that many frames evenly over it, or at all of it piece by "
                               "piece and join the captions (default: sample)")
@@ -124,7 +124,7 @@ def _add_eval(commands) -> None:
         "eval", help="measure a model on shots it has never seen",
         description="Measure a model on synthetic shots that are never trained on, against their exact layers, beside "
                     "a constant, a copy of what is given and the VAE alone. docs/metrics.md says what the numbers are.")
-    evaluate.add_argument("--family", required=True, help="intrinsic or alpha")
+    evaluate.add_argument("--family", required=True, help="intrinsic, alpha, unity or vigu")
     _add_model(evaluate)
     _add_guidance(evaluate)
     evaluate.add_argument("--task", nargs="+", default=["all"], metavar="T", help="tasks, or all (default: all)")
@@ -132,8 +132,8 @@ def _add_eval(commands) -> None:
     evaluate.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
     evaluate.add_argument("--framing", choices=("wide", "close"), default="wide",
                           help="the set and all in it, or one or two objects that fill the picture (default: wide)")
-    evaluate.add_argument("--size", type=_size, metavar="WxH", help="(default: the family's)")
-    evaluate.add_argument("--frames", type=_positive, metavar="N", help="(default: the family's, 21)")
+    evaluate.add_argument("--size", type=_size, metavar="WxH", help="(default: the model's)")
+    evaluate.add_argument("--frames", type=_positive, metavar="N", help="(default: the model's)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the noise (default: 0)")
     evaluate.add_argument("--json", type=Path, metavar="FILE",
                           help="write all numbers there, anew after each task of each shot")
@@ -300,6 +300,11 @@ def evaluate_model(args) -> int:
 
     try:
         family = get_family(args.family)
+    except ValueError as error:
+        return _wrong_use("eval", error)
+    models = _find_models(args, family)
+    family = _in_file(models, family)
+    try:
         names = map(str, tasks(family)) if args.task == ["all"] else args.task
         height, width = args.size or (family.height, family.width)
         plan = Plan(tuple(dict.fromkeys(parse_task(family, name) for name in names)),
@@ -314,7 +319,7 @@ def evaluate_model(args) -> int:
     sys.stdout.reconfigure(encoding="utf-8")
     report = Report()
     try:
-        measure(trial, _find_models(args, family), report)
+        measure(trial, models, report)
     finally:
         if report.rows():
             print(report.table())

@@ -192,6 +192,11 @@ def with_text_length(family: Family, length: int) -> Family:
         for stream in family.streams))
 
 
+def with_size(family: Family, frames: int, height: int, width: int) -> Family:
+    """A family that knows clips of so many frames of `height` x `width` pixels, which are its defaults then."""
+    return replace(family, frames=frames, height=height, width=width)
+
+
 def get_family(name: str) -> Family:
     """The family called `name`. Raises ValueError naming the families there are."""
     if name not in FAMILIES:

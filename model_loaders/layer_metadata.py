@@ -2,7 +2,8 @@
 
 A published adapter file needs no metadata. A variant's names its family and, as a JSON object, what is not as
 published; a file of parts of a family's own always names its family, and the length of its texts where it was not
-trained with the published one.
+trained with the published one. Any file may say at what size it was trained, which is then what is used where nobody
+says otherwise.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from ..joint.families import FAMILIES, get_family, vary, with_text_length
+from ..joint.families import FAMILIES, get_family, vary, with_size, with_text_length
 from ..joint.streams import Family
 from ..joint.variants import CHOICES, SHARED, Variant
 from .expert_names import expert_names
 
-FAMILY, VARIANT, TEXT_LENGTH = "family", "variant", "text_length"
+FAMILY, VARIANT, TEXT_LENGTH, SIZE = "family", "variant", "text_length", "size"
 
 
 def layer_metadata(family: Family) -> dict[str, str]:
-    """What the metadata of a family's layer file must say; nothing for published adapters, whose names say it all."""
+    """What the metadata of a family's layer file must say; nothing for published adapters of the published size, whose
+    names say it all."""
     says = {} if family.file_adapters else {FAMILY: family.name}
     if family.variant != Variant():
         says |= {FAMILY: family.name, VARIANT: json.dumps(family.variant.changes())}
+    published = get_family(family.name)
+    if with_size(family, published.frames, published.height, published.width) != family:
+        says[SIZE] = f"{family.frames}x{family.height}x{family.width}"
     for text in family.texts:
         if family.stream(text).tokens != get_family(family.name).stream(text).tokens:
             says[TEXT_LENGTH] = str(family.stream(text).tokens.length)
@@ -38,8 +43,9 @@ def family_of(adapters: set[str], metadata: Mapping[str, str], name: str) -> Fam
         if adapters == {SHARED}:
             raise ValueError(f"'{name}' holds one adapter for all layers, but its metadata does not say of which "
                              f"'{FAMILY}' and '{VARIANT}': use the file as its training wrote it.")
-        return next((family for family in FAMILIES.values() if adapters == set(family.file_adapters)), None)
-    family = _read_variant(metadata, name)
+        found = next((family for family in FAMILIES.values() if adapters == set(family.file_adapters)), None)
+        return found and _sized(found, metadata, name)
+    family = _sized(_read_variant(metadata, name), metadata, name)
     if adapters != set(family.file_adapters):
         raise ValueError(f"'{name}' says it is the {family.name} family with {family.variant}, whose adapters are "
                          f"{', '.join(family.file_adapters)}, but it holds {', '.join(sorted(adapters))}: use the file "
@@ -59,10 +65,22 @@ def family_of_parts(keys: Iterable[str], metadata: Mapping[str, str], name: str)
                          "family: use the file as it was written.")
     if VARIANT in metadata:
         family = _read_variant({FAMILY: family.name} | metadata, name)
+    family = _sized(family, metadata, name)
     length = metadata.get(TEXT_LENGTH, "")
     if length and not (length.isdecimal() and int(length)):
         raise ValueError(f"'{name}' says that its texts are of {length} tokens: use the file as it was written.")
     return with_text_length(family, int(length)) if length else family
+
+
+def _sized(family: Family, metadata: Mapping[str, str], name: str) -> Family:
+    """The family with the size that the metadata say, where they do."""
+    if SIZE not in metadata:
+        return family
+    numbers = metadata[SIZE].split("x")
+    if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+        raise ValueError(f"'{name}' says that it was trained on clips of {metadata[SIZE]}, but FRAMESxHEIGHTxWIDTH is "
+                         "wanted there: use the file as it was written.")
+    return with_size(family, *map(int, numbers))
 
 
 def _read_variant(metadata: Mapping[str, str], name: str) -> Family:

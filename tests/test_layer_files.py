@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from comfyui_strata.joint.experts import empty_experts
-from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, vary
+from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, vary, with_size
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.joint.wan import WanConfig, empty_wan
 from comfyui_strata.model_loaders.backbone import load_backbone
@@ -151,6 +151,14 @@ class TestOwnParts:
     def test_metadata_are_not_needed(self, unity, vigu):
         for path, family in ((unity, UNITY), (vigu, VIGU)):
             assert load_layers(change(path, lambda tensors: None, {})).family is family
+
+    def test_the_size_that_it_was_trained_at(self, tmp_path):
+        for family, write in ((ALPHA, write_tiny_adapters), (vary(UNITY, PER_STREAM.variant), write_tiny_layers)):
+            small = with_size(family, 9, 64, 96)
+            path = write(tmp_path / f"{family.name}.safetensors", small)
+            assert load_layers(path).family == detect(path).family == small
+            change(path, lambda tensors: None, read_header(path).metadata | {"size": "9x64"})
+            assert "says that it was trained on clips of 9x64, but FRAMESxHEIGHTxWIDTH" in refusal(path)
 
 
 class TestRefusals:

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from comfyui_strata.cli import main
-from comfyui_strata.joint.families import UNITY, vary
+from comfyui_strata.joint.families import UNITY
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.backbone import load_backbone
 from comfyui_strata.model_loaders.layer_files import check_fits, load_layers, stored_prompts
@@ -153,7 +153,7 @@ def test_the_papers_variant_trains_and_says_so(parts, tmp_path):
         NewBackbone(dim=128, ffn_dim=64, layers=1), tasks={"RD2S": 1.0})
     made = ended(config, tmp_path / "run")
     loaded = load_layers(made["layers"])
-    assert loaded.family == vary(UNITY, variant) and set(loaded.experts.modulation) == set(UNITY.layers)
+    assert loaded.family.variant == variant and set(loaded.experts.modulation) == set(UNITY.layers)
 
 
 @pytest.mark.parametrize(("change", "said"), [

@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import get_type_hints
 
-from ..joint.families import WAN, get_family, parse_task, vary, with_text_length
+from ..joint.families import WAN, get_family, parse_task, vary, with_size, with_text_length
 from ..joint.streams import Family
 from ..joint.variants import Variant
 from .rendering.staging import FRAMINGS
@@ -160,8 +160,9 @@ class TrainConfig:
         return next((stage for stage, end in zip(self.all_stages, ends) if step < end), self.all_stages[-1])
 
     def resolve_family(self) -> Family:
-        """The family in its variant, with texts of the length that is trained. Raises ValueError."""
+        """The family in its variant, with the size and the length of texts that are trained. Raises ValueError."""
         family = vary(WAN if self.family == WAN.name else get_family(self.family), self.variant)
+        family = with_size(family, self.data.frames, self.data.height, self.data.width)
         return with_text_length(family, self.text.length) if self.text.length else family
 
     def check(self) -> None:

@@ -17,7 +17,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..model_loaders.layer_files import prompts_path
+from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
 from ..model_loaders.word_encoder import save_word_encoder
 from .config import CONFIG, config_text, read_config
 from .shots import FIRST_TRAINING_SEED
@@ -28,6 +31,7 @@ RECIPES = Path(__file__).parent / "recipes"
 TRAINED = ("backbone", "intrinsic", "alpha", "unity", "vigu")
 MODELS = ("vae", "words", *TRAINED)
 PREFIX = "strata_tiny"  # of the bundled files: in ComfyUI they stand among those of its user
+_MATRIX = 64  # rows and columns of what is worth it
 _DONE = "done"  # a file in the folder of a run that ended
 _HALVES = ("stills", "clips")  # each training, the second going on from the first
 
@@ -72,8 +76,8 @@ def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
 
 
 def _bundle(folder: Path, model: str) -> None:
-    """Copy what is used of a model to where it lies in the bundle, which is laid out as ComfyUI's `models`."""
-    kinds = {"vae": "vae", "words": "text_encoders"}
+    """Write what is used of a model to where it lies in the bundle, which is laid out as ComfyUI's `models`."""
+    bundle, kinds, light = folder / "bundle", {"vae": "vae", "words": "text_encoders"}, False
     if model in kinds:
         files = {f"{kinds[model]}/{PREFIX}_{model}.safetensors": folder / f"{model}.safetensors"}
     else:
@@ -81,13 +85,26 @@ def _bundle(folder: Path, model: str) -> None:
         backbone, layers = run / "wan.safetensors", run / f"{model}.safetensors"
         name = PREFIX if model == "backbone" else f"{PREFIX}_{model}"
         # The two halves of what was trained whole go by one name, as `strata convert` writes them.
-        bundled = f"loras/{name}{'.layers' if backbone.is_file() else ''}.safetensors"
+        light = model != "backbone" and backbone.is_file()
+        bundled = f"loras/{name}{'.layers' if light else ''}.safetensors"
         files = {f"diffusion_models/{name}.wan.safetensors": backbone, bundled: layers,
                  str(prompts_path(bundled)): prompts_path(layers)}
     for name, path in files.items():
         if path.is_file():
-            (folder / "bundle" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, folder / "bundle" / name)
+            (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+            if light:
+                _lighten(path, bundle / name)
+            else:
+                shutil.copy(path, bundle / name)
+
+
+def _lighten(source: Path, target: Path) -> None:
+    """Copy weights with their matrices as fp8 (e4m3, unscaled), half as large: values are rounded by 2.6 % of their
+    spread, of which nothing is seen. A family that was trained whole brings a backbone of its own, and all of them have
+    to fit into a small package."""
+    tensors = {name: value.to(torch.float8_e4m3fn) if value.ndim == 2 and min(value.shape) >= _MATRIX else value
+               for name, value in load_tensors(source).items()}
+    replace_tensors(target, tensors, read_header(source).metadata)
 
 
 def main() -> None:
