@@ -19,12 +19,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from comfyui_strata.imaging.atomic import replace_file
 from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
+from comfyui_strata.imaging.contact_sheet import contact_sheet
 from comfyui_strata.imaging.depth import colours_to_depth
 from comfyui_strata.imaging.flow import colours_to_flow
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, get_family, parse_task, tasks
@@ -33,7 +35,7 @@ from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone.captions import Captioner, CaptionSettings
 from comfyui_strata.standalone.evaluation import Trial, measure
 from comfyui_strata.standalone.layers import Job, run
-from comfyui_strata.training.evaluate import Plan
+from comfyui_strata.training.evaluate import Plan, usual_caption
 from comfyui_strata.training.metrics import Score, fact_scores, normal_errors
 from comfyui_strata.training.rendering.caption_facts import caption_facts
 from comfyui_strata.training.rendering.captions import Facts, summary
@@ -48,6 +50,8 @@ TOLD = {"kind": "object kind", "colour": "object colour", "texture": "object tex
 # What lengths and sizes are measured by: one task a layer.
 REACHING = {"intrinsic": ("R2AIN", "AIN2R"), "alpha": ("R2PFB", "PFB2R"), "unity": ("R2D", "R2F", "R2S"),
             "vigu": ("R2C",)}  # fmt: skip
+DRAWN = {"intrinsic": ("R2AIN",), "alpha": ("R2PFB",), "unity": ("R2D", "R2F", "R2P", "R2K", "R2S")}
+GRID = 6  # shots of a picture
 SHAPES = ((9, 64), (17, 64), (33, 64), (9, 96))  # frames, side: as trained, 2x and 4x the length, 1.5x the size
 HEADS = {"rgb": "PSNR", "albedo": "PSNR", "irradiance": "si-RMSE", "normal": "mean angle", "alpha": "MAD", "fg": "PSNR",
          "bg": "PSNR", "depth": "AbsRel", "flow": "EPE", "densepose": "part accuracy", "skeleton": "PCK@0.2",
@@ -62,8 +66,8 @@ class Bench:
     model: str
     shots: int
 
-    def rows(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE) -> list[dict]:
-        """The rows of `strata eval`; see `command`."""
+    def report(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE) -> dict:
+        """The JSON of `strata eval`; see `command`."""
         chosen = tuple(parse_task(family, name) for name in names)
         file = self.folder / f"{family.name}_{len(chosen)}_{frames}x{side}_{self.shots}.json"
         if not file.is_file():
@@ -71,7 +75,11 @@ class Bench:
             partial = file.with_suffix(".part")
             measure(Trial(plan, partial), find_models(self.model, family), Report())
             partial.replace(file)
-        return json.loads(file.read_text(encoding="utf-8"))["rows"]
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def rows(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE) -> list[dict]:
+        """Its rows."""
+        return self.report(family, names, frames, side)["rows"]
 
     def command(self, family: Family, names: Iterable[str] = (), frames: int = FRAMES, side: int = SIDE) -> str:
         """What gives those rows by hand."""
@@ -140,6 +148,30 @@ def flicker(bench: Bench) -> str:
     return "\n".join(lines)
 
 
+def captions(bench: Bench) -> str:
+    """How often a caption has all kinds of objects right, all colours, and both; and the first captions."""
+    report = bench.report(VIGU, map(str, tasks(VIGU)))
+    texts = [text for text in report["texts"] if text["task"] == "R2C"]
+    said, true = ([text[which] for text in texts] for which in ("made", "true"))
+    usual = usual_caption(FRAMING)
+    lines = [f"{bench.shots} shots: {bench.command(VIGU)}", "",
+             "| | kinds of all objects | colours of all objects | both |", "|---|---|---|---|"]
+    for name, stated in {"**model**": said, "the most usual caption": [usual] * len(said),
+                         "another shot's true caption": true[1:] + true[:1]}.items():
+        right = [_objects_right(*pair) for pair in zip(stated, true)]
+        lines.append(f"| {name} | " + " | ".join(f"{100 * fmean(column):.0f} %" for column in zip(*right)) + " |")
+    lines += ["", "| shot | what is true | what is said |", "|---|---|---|"]
+    lines += [f"| {text['shot']} | {text['true']} | {text['made']} |" for text in texts[:GRID]]
+    return "\n".join(lines)
+
+
+def _objects_right(stated: str, true: str) -> tuple[bool, bool, bool]:
+    """Whether a caption names exactly the objects that there are: their kinds, their colours, both as they belong."""
+    objects = [[(fact.kind, fact.colour) for fact in caption_facts(text).objects] for text in (stated, true)]
+    kinds, colours = ([sorted(part[i] for part in each) for each in objects] for i in (0, 1))
+    return kinds[0] == kinds[1], colours[0] == colours[1], sorted(objects[0]) == sorted(objects[1])
+
+
 def agreement(bench: Bench) -> str:
     """Video and caption made together: what the caption says against what a second look at the video says."""
     captioner, said, read, truths = bench.captioner(), [], [], []
@@ -206,6 +238,33 @@ def motion(bench: Bench) -> str:
     return "\n".join(lines)
 
 
+def grids(bench: Bench) -> str:
+    """A picture a family, NAME.jpg: the first frames of some shots, every layer above its truth. Nothing is picked."""
+    lines = []
+    for family, names in ((get_family(name), names) for name, names in DRAWN.items()):
+        rows: dict[str, list[Tensor]] = {}
+        for example in _shots(bench, family, range(GRID)):
+            out, truth, seed = bench.folder / "grids" / family.name / _digits(example), example.layers, _seed(example)
+            rgb = write_clip(truth["rgb"], out / "rgb", RATE)
+            rows.setdefault("rgb", []).append(truth["rgb"][0])
+            made = {}
+            for name in names:
+                made |= _read(bench.run(family, name, out / name, seed, inputs={"rgb": rgb}))
+            black = torch.zeros_like(truth["rgb"][0])
+            for layer in family.pictures[1:]:
+                # Where nobody is, there is no true body.
+                rows.setdefault(layer, []).append(made.get(layer, [black])[0])
+                rows.setdefault(f"true {layer}", []).append(truth.get(layer, [black])[0])
+        picture = bench.folder / f"{family.name}.png"
+        contact_sheet({name: torch.stack(frames) for name, frames in rows.items()}, picture, GRID, ("rgb",),
+                      [name for name in rows if name.startswith("true ")])
+        with Image.open(picture) as sheet:
+            sheet.save(picture.with_suffix(".jpg"), quality=85)
+        picture.unlink()
+        lines.append(f"![{family.name}]({family.name}.jpg)")
+    return "\n\n".join(lines)
+
+
 def _carried(depth: Tensor, flow: Tensor, normal: Tensor, exact: Mapping[str, tuple]) -> tuple[float, float]:
     """The mean relative change of depth, and the mean angle between normals in degrees, from each pixel to where the
     flow takes it in the next frame; of those that stay in the picture."""
@@ -234,10 +293,9 @@ def _facts_table(pairs: Mapping[str, Iterable[tuple[Facts, Facts]]]) -> str:
     return "\n".join(lines)
 
 
-def _shots(bench: Bench, family: Family) -> Iterator[Example]:
-    for seed in range(bench.shots):
-        example = synthetic_example(family, seed, FRAMES, SIDE, SIDE, FRAMING)
-        yield example
+def _shots(bench: Bench, family: Family, seeds: range | None = None) -> Iterator[Example]:
+    for seed in range(bench.shots) if seeds is None else seeds:
+        yield synthetic_example(family, seed, FRAMES, SIDE, SIDE, FRAMING)
 
 
 def _seed(example: Example) -> int:
@@ -266,7 +324,8 @@ def _text(number: float | None) -> str:
 
 SECTIONS: dict[str, Callable[[Bench], str]] = {
     **{name: lambda bench, family=family: every_number(bench, family) for name, family in FAMILIES.items()},
-    "flicker": flicker, "reach": reach, "agreement": agreement, "relit": relit, "motion": motion,
+    "grids": grids, "flicker": flicker, "reach": reach, "captions": captions, "agreement": agreement, "relit": relit,
+    "motion": motion,
 }
 
 
