@@ -116,7 +116,9 @@ def numbers_of(folder: Path, question: Question, arm: str, seed: int, shots: int
         layers = made.get("adapters") or made["layers"]
         models = find_models(str(run), family, backbone=str(made.get("backbone") or config.model.backbone),
                              adapters=str(layers), vae=config.model.vae, text_encoder=config.model.text_encoder)
-        measure(Trial(plan, measured, guidance=1.0), models, Report())
+        partial = measured.with_suffix(".part")  # it is written anew after each task of each shot
+        measure(Trial(plan, partial, guidance=1.0), models, Report())
+        partial.replace(measured)
     rows = json.loads(measured.read_text(encoding="utf-8"))["rows"]
     return {(row["task"], row["layer"], row["metric"]): row["model"]["mean"] for row in rows}
 

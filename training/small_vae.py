@@ -48,7 +48,7 @@ class Recipe:
     stills: int = 12000
     clips: int = 1090
     still_steps: int = 16000
-    clip_steps: int = 1500
+    clip_steps: int = 3500
     still_batch: int = 16
     clip_batch: int = 4
     still_rate: float = 2e-3
