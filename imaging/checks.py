@@ -26,8 +26,7 @@ def check_pixels(name: str, images: Tensor, channels: tuple[int, ...] = (1, 3, 4
         needed = f"{', '.join(most)} or {last}" if most else last
         verb = "is" if channels == (1,) else "are"
         raise ValueError(f"{name} has {shape[-1]} channels, but {needed} {verb} needed; split or convert it first.")
-    # Frame by frame: of a long clip in 4K even a mask is gigabytes.
-    broken = torch.stack([~torch.isfinite(frame).all() for frame in images])  # [F]
+    broken = ~torch.isfinite(images).flatten(1).all(dim=1)  # [F]
     if broken.any():
         raise ValueError(
             f"{name} has NaN or infinite pixels in {int(broken.sum())} of {shape[0]} frames (the first is frame "

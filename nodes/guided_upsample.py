@@ -7,7 +7,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..imaging.layers import as_mask
 from ..imaging.plate_size import GUIDED, RATIO, layers_at_plate_size
-from .frames import LINEAR, colour_input, each_frame
+from .pictures import LINEAR, colour_input, each_frame
 from .saying import say
 
 LAYERS = ("alpha", "normal", "irradiance", "albedo")

@@ -13,7 +13,7 @@ from ..imaging.colour import srgb_to_linear
 from ..imaging.colour_temperature import COOLEST, HOTTEST, black_body
 from ..imaging.lights import DirectionalLight, EnvironmentLight, Light, PointLight, SpotLight
 from ..imaging.spherical_harmonics import environment_light
-from .frames import colour_input, curves
+from .pictures import colour_input, curves
 
 Lights = io.Custom("STRATA_LIGHTS")
 DIRECTIONAL, POINT, SPOT = "directional", "point", "spot"

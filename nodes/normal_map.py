@@ -9,7 +9,7 @@ from ..imaging.bands import in_bands
 from ..imaging.camera import rotation
 from ..imaging.checks import check_pixels
 from ..imaging.normal_maps import decode_normals, encode_normals, resize_normals, rotate_normals, turn_green
-from .frames import each_frame
+from .pictures import each_frame
 
 OPENGL, DIRECTX = "OpenGL", "DirectX"
 STAY, TO_WORLD, TO_CAMERA = "as it is", "camera to world", "world to camera"

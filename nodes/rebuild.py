@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..imaging.rebuild import rebuild_clip
-from .frames import colour_input, curves, each_frame
+from .pictures import colour_input, curves, each_frame
 from .saying import say
 
 

@@ -7,8 +7,8 @@ from comfy_api.latest import io
 from ..comfy_host.native import geometry_depth
 from ..imaging.normal_maps import decode_normals
 from ..imaging.relight import Gloss, Relight, relight_clip
-from .frames import colour_input, curves, each_frame
 from .lights import Lights
+from .pictures import colour_input, curves, each_frame
 
 ALBEDO, RATIO = "albedo x light", "plate x new / old light"
 

@@ -1,4 +1,4 @@
-"""What nodes share that work through a clip frame by frame."""
+"""What the nodes for light share: transfer curves, and progress through a clip."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..imaging.colour import linear_to_srgb, srgb_to_linear
 
-SRGB, LINEAR = "sRGB", "linear"
+SRGB, LINEAR = "sRGB", "linear Rec.709"
 
 Curve = Callable[[torch.Tensor], torch.Tensor]
 
@@ -19,8 +19,8 @@ Curve = Callable[[torch.Tensor], torch.Tensor]
 def colour_input(name: str, of: str, *, advanced: bool = True) -> io.Input:
     """The choice of a transfer curve; `of` says of what."""
     return io.Combo.Input(name, options=[SRGB, LINEAR], default=SRGB, advanced=advanced,
-                          tooltip=f"How {of} are stored: 'sRGB' as ComfyUI's pictures are, 'linear' as a renderer's "
-                                  "and EXR's. The work itself is done in linear light; nothing is clamped.")
+                          tooltip=f"How {of} are stored: '{SRGB}' as ComfyUI's pictures are, '{LINEAR}' as a "
+                                  "renderer's and EXR's. The work is done in linear light; nothing is clamped.")
 
 
 def curves(colour: str) -> tuple[Curve, Curve]:
