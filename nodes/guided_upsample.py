@@ -31,9 +31,10 @@ class GuidedUpsample(io.ComfyNode):
                 io.Image.Input("normal", optional=True, tooltip="The small normals."),
                 io.Image.Input("irradiance", optional=True, tooltip="The small irradiance."),
                 io.Image.Input("albedo", optional=True, tooltip=f"The small albedo; '{RATIO}' only compares it."),
-                io.Combo.Input("albedo_by", options=[RATIO, GUIDED], default=RATIO,
-                               tooltip=f"'{RATIO}' makes albedo and irradiance the plate again, and has its grain; "
-                                       f"'{GUIDED}' is cleaner."),
+                io.Combo.Input("albedo_by", options=[GUIDED, RATIO], default=GUIDED,
+                               tooltip=f"'{GUIDED}' enlarges the small albedo. '{RATIO}' needs none: albedo and "
+                                       "irradiance then make the plate exactly, with all of its detail and grain, "
+                                       "which is right where they made it well before (Strata Rebuild says)."),
                 io.Int.Input("radius", default=1, min=1, max=16, advanced=True,
                              tooltip="How far around is looked, in pixels of the small layer. More is safer "
                                      "where the layer misses the plate's edges, and softer."),
