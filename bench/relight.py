@@ -32,11 +32,9 @@ def peak() -> float:
 def layers(width: int, height: int) -> dict[str, torch.Tensor]:
     """One frame of every layer, as ComfyUI holds them."""
     size = (1, height, width)
-    normal = torch.randn(*size, 3)
-    normal[..., 2].abs_()
+    normal = encode_normals(torch.nn.functional.normalize(torch.randn(*size, 3), dim=-1))
     colours = {name: torch.rand(*size, 3) for name in ("fg", "bg", "albedo", "irradiance")}
-    return {**colours, "alpha": torch.rand(size), "normal": encode_normals(torch.nn.functional.normalize(normal, dim=-1)),
-            "depth": 1 + 4 * torch.rand(*size, 1)}  # fmt: skip
+    return {**colours, "alpha": torch.rand(size), "normal": normal, "depth": 1 + 4 * torch.rand(*size, 1)}
 
 
 def main():
@@ -48,8 +46,8 @@ def main():
     width, height = map(int, arguments.size.split("x"))
     torch.set_num_threads(arguments.threads)
     panorama = environment_light(torch.rand(64, 128, 3), torch.eye(3))
-    lights = (DirectionalLight((1.0, 0.9, 0.7)), PointLight((4.0, 3.0, 2.0), None, (1.0, 1.0, -1.0), 0.1),
-              EnvironmentLight((0.5,) * 3, None, panorama))  # fmt: skip
+    lights = (DirectionalLight((1.0, 0.9, 0.7), (1.0, 1.0, 1.0)), PointLight((4.0, 3.0, 2.0), (1.0, 1.0, -1.0), radius=0.1),
+              EnvironmentLight((0.5,) * 3, panorama))  # fmt: skip
     decode = {**dict.fromkeys(("albedo", "irradiance", "plate"), srgb_to_linear), "normal": decode_normals}
     ways = {"albedo x light": Relight(lights, gloss=Gloss()), "ratio": Relight(lights, limit=3.0)}
     print(f"{width}x{height}, {arguments.threads} thread(s), torch {torch.__version__}; at start {peak():.2f} GiB")

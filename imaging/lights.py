@@ -6,7 +6,7 @@ W/m2: Blender's sun of strength pi s. Places are in camera space (`camera`), met
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,14 +22,14 @@ class Light:
     (a painted shadow, a gobo), or None for all; one frame goes with any length."""
 
     colour: Triple
-    mask: Tensor | None = None
+    mask: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
 class DirectionalLight(Light):
     """The sun. towards: from the scene to the light, any length but 0."""
 
-    towards: Triple = (0.0, 0.0, 1.0)
+    towards: Triple
 
     def arrive(self, positions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Unit vectors [..., 3] from the positions [..., 3] to the light, and what arrives of strength 1, [..., 1]."""
@@ -43,9 +43,9 @@ class PointLight(Light):
 
     falloff: the power of the distance: 2 as light does, 1 or 0 where a picture wants less of it."""
 
-    position: Triple = (0.0, 0.0, 0.0)
-    radius: float = 0.0
-    falloff: float = 2.0
+    position: Triple
+    radius: float = field(default=0.0, kw_only=True)
+    falloff: float = field(default=2.0, kw_only=True)
 
     def arrive(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """As of `DirectionalLight`; the positions are needed."""
@@ -60,9 +60,9 @@ class SpotLight(PointLight):
     """A lamp with a cone. target: where it points, metres, not its own position. cone: the whole angle in degrees,
     above 0 and at most 180. penumbra: 0..1, the part of the cone's half angle over which its edge is soft."""
 
-    target: Triple = (0.0, 0.0, -1.0)
-    cone: float = 45.0
-    penumbra: float = 0.15
+    target: Triple
+    cone: float
+    penumbra: float
 
     def arrive(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """As of `PointLight`."""
@@ -81,7 +81,7 @@ class EnvironmentLight(Light):
 
     It lights diffusely only: nine numbers hold no reflection."""
 
-    harmonics: Tensor | None = None
+    harmonics: Tensor
 
     def irradiance(self, normals: Tensor) -> Tensor:
         """Irradiance over pi, [..., 3] of unit normals [..., 3], at colour 1."""

@@ -134,17 +134,16 @@ def relight_clip(
 def _check(relight: Relight, layers: Mapping[str, Tensor]):
     if not relight.lights:
         raise ValueError("There are no lights, but at least one is needed; add one.")
-    needed = {
-        "normal": "a light falls by the angle to a surface",
-        **({"albedo": "the picture is built from it"} if relight.limit is None else {}),
-        **({"plate": "the picture is a ratio of it", "irradiance": "the ratio is new to old light"}
-           if relight.limit is not None else {}),
-        **({"irradiance": "some of the shot's own light is kept"} if relight.keep else {}),
-        **({"depth": "a point or spot light has a place"} if needs_depth(relight.lights) else {}),
-        **({"plate": "it stays outside the mask"} if "mask" in layers else {}),
-    }  # fmt: skip
-    for name, reason in needed.items():
-        if name not in layers:
+    for name, needed, reason in (
+        ("normal", True, "a light falls by the angle to a surface"),
+        ("albedo", relight.limit is None, "the picture is built from it"),
+        ("plate", relight.limit is not None, "the picture is a ratio of it"),
+        ("irradiance", relight.limit is not None, "the ratio is new to old light"),
+        ("irradiance", relight.keep != 0, "some of the shot's own light is kept"),
+        ("depth", needs_depth(relight.lights), "a point or spot light has a place"),
+        ("plate", "mask" in layers, "it stays outside the mask"),
+    ):
+        if needed and name not in layers:
             raise ValueError(f"No {name} is given, but it is needed ({reason}); connect it.")
     for name, layer in layers.items():
         check_pixels(f"The {name}", layer, (1,) if name in ("depth", "mask") else (3,))

@@ -86,15 +86,15 @@ def make_light(kind: dict, colour: tuple[float, float, float], mask: torch.Tenso
     if kind["kind"] == DIRECTIONAL:
         turn, rise = math.radians(kind["azimuth"]), math.radians(kind["elevation"])
         towards = (math.sin(turn) * math.cos(rise), math.sin(rise), math.cos(turn) * math.cos(rise))
-        return DirectionalLight(colour, mask, towards)
-    place = {"position": (kind["x"], kind["y"], kind["z"]), "radius": kind["radius"],
-             "falloff": FALLOFF[kind["falloff"]]}
+        return DirectionalLight(colour, towards, mask=mask)
+    position = (kind["x"], kind["y"], kind["z"])
+    lamp = {"radius": kind["radius"], "falloff": FALLOFF[kind["falloff"]], "mask": mask}
     if kind["kind"] == POINT:
-        return PointLight(colour, mask, **place)
+        return PointLight(colour, position, **lamp)
     target = (kind["target_x"], kind["target_y"], kind["target_z"])
-    if target == place["position"]:
+    if target == position:
         raise ValueError(f"The spot light stands at {target} and points there too; move the light or its target.")
-    return SpotLight(colour, mask, **place, target=target, cone=kind["cone"], penumbra=kind["penumbra"])
+    return SpotLight(colour, position, target, kind["cone"], kind["penumbra"], **lamp)
 
 
 def strength_inputs(of: str) -> list[io.Input]:
@@ -184,7 +184,9 @@ class AddEnvironmentLight(io.ComfyNode):
         panorama = panorama[:1, ..., :3].float()
         check_pixels("The panorama", panorama, (3,))
         decode, _ = curves(colour)
-        harmonics = environment_light(decode(panorama[0].cpu()).clamp_min(0), rotation(turn, tilt, 0.0))
+        # turned about the world's vertical first, then about the camera's own side
+        way = rotation(0.0, tilt, 0.0) @ rotation(turn, 0.0, 0.0)
+        harmonics = environment_light(decode(panorama[0].cpu()).clamp_min(0), way)
         brightness = strength * 2.0**exposure
-        light = EnvironmentLight((brightness,) * 3, mask, harmonics)
+        light = EnvironmentLight((brightness,) * 3, harmonics, mask=mask)
         return io.NodeOutput((*lights, light))

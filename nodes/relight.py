@@ -10,6 +10,7 @@ from ..imaging.relight import Gloss, Relight, relight_clip
 from .lights import Lights
 from .pictures import colour_input, curves, each_frame
 
+_NEAR, _SKY = 0.001, 1000.0  # metres: a geometry's sky and holes lie so far off that no lamp reaches them
 ALBEDO, RATIO = "albedo x light", "plate x new / old light"
 
 
@@ -33,7 +34,7 @@ def modes() -> list[io.DynamicCombo.Option]:
 def metres(depth) -> object:
     """Depth of any socket as [F, H, W, 1] in metres."""
     if isinstance(depth, dict):
-        return geometry_depth(depth, None, None)[0]
+        return geometry_depth(depth, _NEAR, _SKY)[0]
     return depth.unsqueeze(-1) if depth.ndim == 3 else depth[..., :1]
 
 

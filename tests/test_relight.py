@@ -18,7 +18,7 @@ from comfyui_strata.training.rendering.staging import stage
 
 SEEDS = (0, 4, 9, 17)  # a sun in a field, lamps in rooms, one and two lights
 SIZE = (1, 48, 64)
-SUN = DirectionalLight((1.0, 1.0, 1.0), None, (0.0, 0.0, 1.0))
+SUN = DirectionalLight((1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 
 
 def same(pixels):
@@ -60,15 +60,15 @@ def true_lights(scene, shot, gain):
     for source in world.lights:
         colour = tuple((gain * source.colour).tolist())
         if isinstance(source, Sun):
-            lights.append(DirectionalLight(colour, None, tuple((to_camera @ source.towards[0]).tolist())))
+            lights.append(DirectionalLight(colour, tuple((to_camera @ source.towards[0]).tolist())))
         else:
             place = to_camera @ (source.position[0] - shot.eye[0])
-            lights.append(PointLight(colour, None, tuple(place.tolist()), source.radius))
+            lights.append(PointLight(colour, tuple(place.tolist()), radius=source.radius))
     # Irradiance over pi that is linear in the normal's height is that of a radiance so too, 3/2 as steep.
     up = latlong_directions(64, 128)[..., 1:2]
     level, slope = (world.sky.above + world.sky.below) / 2, (world.sky.above - world.sky.below) / 2
     dome = environment_light(gain * (level + 1.5 * slope * up), to_camera)
-    return (*lights, EnvironmentLight((1.0, 1.0, 1.0), None, dome))
+    return (*lights, EnvironmentLight((1.0, 1.0, 1.0), dome))
 
 
 def field_of_view(shot):
@@ -144,21 +144,21 @@ def lit(light, layers=None, **how):
 
 
 def test_strength_is_what_a_white_card_shows():
-    sun = DirectionalLight((0.7, 0.5, 0.2), None, (0.0, 0.0, 5.0))
+    sun = DirectionalLight((0.7, 0.5, 0.2), (0.0, 0.0, 5.0))
     torch.testing.assert_close(lit(sun), torch.tensor([0.7, 0.5, 0.2]).expand(33, 33, 3))
-    at_one_metre = PointLight((0.7, 0.5, 0.2), None, (0.0, 0.0, -1.0))
+    at_one_metre = PointLight((0.7, 0.5, 0.2), (0.0, 0.0, -1.0))
     torch.testing.assert_close(lit(at_one_metre)[16, 16], torch.tensor([0.7, 0.5, 0.2]))
 
 
 @pytest.mark.parametrize("falloff, expected", [(2.0, 1 / 4), (1.0, 1 / 2), (0.0, 1.0)])
 def test_light_fades_by_the_power_of_its_falloff(falloff, expected):
-    lamp = PointLight((1.0, 1.0, 1.0), None, (0.0, 0.0, -1.0), 0.0, falloff)
+    lamp = PointLight((1.0, 1.0, 1.0), (0.0, 0.0, -1.0), falloff=falloff)
     middle = lit(lamp, wall(distance=3.0))[16, 16, 0]
     assert float(middle) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_lamp_off_the_axis_against_a_slow_version():
-    lamp, size = PointLight((1.0, 1.0, 1.0), None, (0.4, -0.3, -0.8), 0.2), 9
+    lamp, size = PointLight((1.0, 1.0, 1.0), (0.4, -0.3, -0.8), radius=0.2), 9
     made = lit(lamp, wall(size=size))
     focal = size / 2 / math.tan(math.radians(30))
     for row in range(size):
@@ -169,7 +169,7 @@ def test_a_lamp_off_the_axis_against_a_slow_version():
 
 
 def test_a_spot_light_lights_its_cone_and_nothing_else():
-    spot = SpotLight((1.0, 1.0, 1.0), None, (0.0, 0.0, 0.0), 0.0, 0.0, (0.0, 0.0, -1.0), 30.0, 0.5)
+    spot = SpotLight((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 0.0, -1.0), 30.0, 0.5, falloff=0.0)
     made = lit(spot)[..., 0]
     rays = pixel_rays(33, 33, 60.0)
     angle = torch.rad2deg((1 / rays.norm(dim=-1)).acos())
@@ -185,13 +185,13 @@ def test_a_spot_light_lights_its_cone_and_nothing_else():
 def test_a_spot_aims_at_its_target():
     rays = pixel_rays(33, 33, 60.0)
     target = 2 * rays[5, 25]
-    made = lit(SpotLight((1.0,) * 3, None, (0.1, 0.0, 0.0), 0.0, 0.0, tuple(target.tolist()), 5.0, 0.0))[..., 0]
+    made = lit(SpotLight((1.0,) * 3, (0.1, 0.0, 0.0), tuple(target.tolist()), 5.0, 0.0))[..., 0]
     rows, columns = made.nonzero().T
     assert (rows.float().mean() - 5).abs() < 1 and (columns.float().mean() - 25).abs() < 1
 
 
 def test_a_light_from_behind_lights_nothing():
-    assert not lit(DirectionalLight((1.0,) * 3, None, (0.0, 0.0, -1.0)), gloss=Gloss()).any()
+    assert not lit(DirectionalLight((1.0,) * 3, (0.0, 0.0, -1.0)), gloss=Gloss()).any()
 
 
 def test_a_lights_mask_paints_its_shadow_frame_by_frame():
@@ -265,13 +265,13 @@ def test_the_ratio_is_limited_on_both_sides():
 
 def test_highlights_above_one_and_negative_residuals_survive(layers):
     layers["residual"] = layers["residual"] - 3
-    bright = DirectionalLight((50.0,) * 3)
+    bright = DirectionalLight((50.0,) * 3, (0.0, 0.0, 1.0))
     picture, *_ = relight_clip(Relight((bright,)), layers, {}, same, nothing)
     assert picture.max() > 5 and picture.min() < -2
 
 
 def test_bands_and_stills_leave_no_trace(layers, monkeypatch):
-    lamp = PointLight((3.0, 2.0, 1.0), torch.rand(2, 7, 9), (0.2, 0.3, -1.0))
+    lamp = PointLight((3.0, 2.0, 1.0), (0.2, 0.3, -1.0), mask=torch.rand(2, 7, 9))
     layers |= {"depth": 1 + torch.rand(1, 7, 9, 1), "albedo": layers["albedo"][:1]}
     how = Relight((lamp, SUN), gloss=Gloss(0.3, 0.2))
     whole = relight_clip(how, layers, {}, same, nothing)
@@ -287,14 +287,14 @@ def test_bands_and_stills_leave_no_trace(layers, monkeypatch):
 
 def test_no_surface_gets_no_light(layers):
     layers["normal"][:, 0] = 0
-    sky = EnvironmentLight((1.0,) * 3, None, environment_light(torch.ones(64, 128, 3), torch.eye(3)))
+    sky = EnvironmentLight((1.0,) * 3, environment_light(torch.ones(64, 128, 3), torch.eye(3)))
     _, irradiance, specular = relight_clip(Relight((SUN, sky), gloss=Gloss()), layers, {}, same, nothing)
     assert not irradiance[:, 0].any() and not specular[:, 0].any()
     wanted = (1 + layers["normal"][:, 1:, :, 2:].clamp_min(0)).expand(2, 6, 9, 3)
     torch.testing.assert_close(irradiance[:, 1:], wanted, atol=1e-3, rtol=0)
 
 
-LAMP = PointLight((1.0,) * 3)
+LAMP = PointLight((1.0,) * 3, (0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(

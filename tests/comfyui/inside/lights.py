@@ -46,6 +46,22 @@ def check_lights_chain():
     return tiny.within("three lights", relit(three, {"mode": ALBEDO, "albedo": wall()["albedo"]}), expected, 1e-3)
 
 
+def check_panoramas_turn_and_tilt():
+    """A light in the middle of a panorama shines from ahead; turned from the left; turned and tilted still so, since
+    the turn comes first; tilted from above."""
+    panorama = torch.zeros(1, 64, 128, 3)
+    panorama[:, 31:33, 63:65] = 100.0
+    axes = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.5, 1.0, 0.5]])  # away from us, to the left, up
+    said = []
+    for turn, tilt, brightest in ((0.0, 0.0, 0), (90.0, 0.0, 1), (90.0, 90.0, 1), (0.0, 90.0, 2)):
+        (lights,) = AddEnvironmentLight.execute(panorama, LINEAR, turn, tilt, 1.0, 0.0)
+        lit = RelightShot.execute(axes.view(1, 1, 3, 3), lights, {"mode": ALBEDO, "albedo": torch.ones(1, 1, 3, 3)},
+                                  **SURFACE, colour=LINEAR)[0][0, 0, :, 0]
+        assert int(lit.argmax()) == brightest, f"turn {turn}, tilt {tilt}: {lit.tolist()}"
+        said.append(f"{turn:g} {tilt:g}: {[round(value, 2) for value in lit.tolist()]}")
+    return "; ".join(said)
+
+
 def check_ratio_keeps_the_plate():
     """The light that is there, as a ratio, leaves the plate as it is; twice that light doubles it."""
     layers = wall()
@@ -62,7 +78,7 @@ def check_lamps_need_depth_and_take_any():
     """A lamp falls off with true depth, as IMAGE, MASK or geometry, and is refused without one."""
     metres = torch.full((2, 6, 8), 2.0)
     forms = {"mask": metres, "picture": metres[..., None].expand(2, 6, 8, 3),
-             "geometry": {"depth": torch.cat([metres[:, :3], metres[:, 3:] + 1e-6], 1)}}
+             "geometry": {"depth": metres, "sky": torch.zeros_like(metres)}}
     mode = {"mode": ALBEDO, "albedo": wall()["albedo"]}
     said = []
     for kind in (LAMP, SPOT):
