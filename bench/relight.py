@@ -46,8 +46,11 @@ def main():
     width, height = map(int, arguments.size.split("x"))
     torch.set_num_threads(arguments.threads)
     panorama = environment_light(torch.rand(64, 128, 3), torch.eye(3))
-    lights = (DirectionalLight((1.0, 0.9, 0.7), (1.0, 1.0, 1.0)), PointLight((4.0, 3.0, 2.0), (1.0, 1.0, -1.0), radius=0.1),
-              EnvironmentLight((0.5,) * 3, panorama))  # fmt: skip
+    lights = (
+        DirectionalLight((1.0, 0.9, 0.7), (1.0, 1.0, 1.0)),
+        PointLight((4.0, 3.0, 2.0), (1.0, 1.0, -1.0), radius=0.1),
+        EnvironmentLight((0.5,) * 3, panorama),
+    )
     decode = {**dict.fromkeys(("albedo", "irradiance", "plate"), srgb_to_linear), "normal": decode_normals}
     ways = {"albedo x light": Relight(lights, gloss=Gloss()), "ratio": Relight(lights, limit=3.0)}
     print(f"{width}x{height}, {arguments.threads} thread(s), torch {torch.__version__}; at start {peak():.2f} GiB")
