@@ -18,8 +18,8 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Light:
-    """colour: the strength in each channel. mask: [F, H, W] in 0..1, how much of it reaches each pixel of the picture
-    (a painted shadow, a gobo), or None for all; one frame goes with any length."""
+    """colour: the strength in each channel. mask: [F, H, W], clamped to 0..1, how much of it reaches each pixel of the
+    picture (a painted shadow, a gobo), or None for all; one frame goes with any length."""
 
     colour: Triple
     mask: Tensor | None = field(default=None, kw_only=True)

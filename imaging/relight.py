@@ -95,25 +95,25 @@ def relight_clip(
 
     layers: name -> [F, H, W, C] in one size, a still with any length: `normal`; `albedo`, for a limit of None; `plate`
     and `irradiance`, for a ratio; `irradiance` also where some of it is kept; `depth`, C=1 in metres along the camera's
-    axis, > 0, for lights with a place; `residual`, added to what is built from albedo; `mask`, C=1 in 0..1, outside of
-    which the plate stays as it is.
+    axis, > 0, for lights with a place; `residual`, added to what is built from albedo; `mask`, C=1, clamped to 0..1,
+    outside of which the plate stays as it is.
     decode: by layer, what makes it linear (colours; irradiance over pi) or vectors (normals); those not named are taken
     as they are. encode: what is done to the results, which are linear, unclamped. each_frame: as of `in_bands`.
     Raises ValueError for no lights, a layer that is needed and missing, sizes or lengths that differ, depth <= 0 and
     what `check_pixels` refuses.
     """
     _check(relight, layers)
-    masks = {n: light.mask[..., None] for n, light in enumerate(relight.lights) if light.mask is not None}
-    named = {n: f"mask of light {n + 1}" for n in masks}
-    for number, mask in masks.items():
-        check_pixels(f"The {named[number]}", mask, (1,))
-    clips = {**layers, **{named[number]: mask for number, mask in masks.items()}}
+    names = {n: f"mask of light {n + 1}" for n, light in enumerate(relight.lights) if light.mask is not None}
+    masks = {name: relight.lights[number].mask[..., None] for number, name in names.items()}
+    for name, mask in masks.items():
+        check_pixels(f"The {name}", mask, (1,))
+    clips = {**layers, **masks}
     fit = common_fit(clips)
 
     def work(bands: Mapping[str, Tensor], frame: int, rows: slice) -> tuple[Tensor, ...]:
         linear = {name: decode[name](band) if name in decode else band for name, band in bands.items()}
         rays = pixel_rays(fit.height, fit.width, relight.field_of_view, rows)
-        here = {number: bands[name] for number, name in named.items()}
+        here = {number: bands[name].clamp(0, 1) for number, name in names.items()}
         irradiance, specular = arriving_light(relight, linear["normal"], rays, linear.get("depth"), here)
         old = linear.get("irradiance")
         if relight.keep:
@@ -125,7 +125,7 @@ def relight_clip(
         else:
             picture = linear["plate"] * limited_ratio(irradiance, old, relight.limit) + specular
         if "mask" in linear:
-            picture = torch.lerp(linear["plate"], picture, linear["mask"])
+            picture = torch.lerp(linear["plate"], picture, linear["mask"].clamp(0, 1))
         return encode(picture), encode(irradiance), encode(specular)
 
     return in_bands(work, clips, each_frame)

@@ -241,6 +241,16 @@ def test_outside_the_mask_the_plate_stays(layers):
     assert torch.equal(picture[:, 4:], layers["plate"][:, 4:])
 
 
+def test_masks_beyond_zero_and_one_are_clamped(layers):
+    wild = torch.cat([torch.full((2, 3, 9, 1), -4.0), torch.full((2, 4, 9, 1), 3.0)], 1)
+    made = []
+    for mask in (wild, wild.clamp(0, 1)):
+        light = dataclasses.replace(SUN, mask=mask[..., 0])
+        made.append(relight_clip(Relight((light,)), {**layers, "mask": mask}, {}, same, nothing))
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+    assert torch.equal(made[0][0][:, :3], layers["plate"][:, :3])
+
+
 def test_curves_are_undone_and_done(layers):
     coded = {name: linear_to_srgb(layer) for name, layer in layers.items()}
     coded["normal"] = encode_normals(layers["normal"])
