@@ -13,9 +13,14 @@ from .densepose import DecodeDensePose, EncodeDensePose
 from .depth import DecodeDepth, EncodeDepth
 from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
+from .guided_upsample import GuidedUpsample
 from .joint_sampler import JointSampler
+from .lights import AddEnvironmentLight, AddLight
 from .load_layers import LoadLayers
 from .load_words import LoadWords
+from .normal_map import NormalMap
+from .rebuild import Rebuild
+from .relight import RelightShot
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
 from .video_caption import VideoCaption
@@ -35,4 +40,5 @@ class StrataExtension(ComfyExtension):
             LoadWords,
             EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
+            GuidedUpsample, NormalMap, Rebuild, AddLight, AddEnvironmentLight, RelightShot,
         ]

@@ -68,6 +68,15 @@ def test_an_unknown_framing_is_refused():
         render(0, 1, 16, 16, framing="near")
 
 
+def test_a_shot_without_shadows_has_the_same_surfaces_in_more_light(shot):
+    bare = render(shot.seed, 3, 48, 64, film_samples=0, shadows=False)
+    for name in ("albedo_linear", "normal", "depth", "ids"):
+        assert torch.equal(getattr(bare, name), getattr(shot, name)), name
+    # The gain differs, but is one number: nowhere does less light arrive, compared with where nothing was hidden.
+    share = (bare.irradiance / shot.irradiance.clamp_min(1e-6))[shot.irradiance != 1]
+    assert share.isfinite().all() and share.max() > 1.2 * share.min()
+
+
 def test_seeds_give_different_shots():
     pictures = [render(seed, 1, 16, 16, film_samples=0).rgb_linear for seed in range(12)]
     apart = [(a - b).abs().mean().item() for i, a in enumerate(pictures) for b in pictures[:i]]
@@ -146,14 +155,14 @@ def test_pictures_are_well_exposed(shot):
     assert (shot.rgb > 1).float().mean() < 0.03
 
 
-def card(lights, *parts):
+def card(lights, *parts, shadows=True):
     """Irradiance at the origin of a floor, with a dark sky."""
     eye = torch.tensor([[[0.0], [1.0], [0.0]]])
     floor = Part(PLANE, (0.0, 0.0, 0.0), torch.zeros(1, 3), torch.eye(3)[None], 0, 0)
     shapes = stack([floor, *parts])
     surface = trace(stack([floor]), eye, torch.tensor([[[0.0], [-1.0], [0.0]]]))
     dark = Sky(torch.zeros(3), torch.zeros(3))
-    return light(surface, shapes, dark, lights, None)[0][0, 0]
+    return light(surface, shapes if shadows else None, dark, lights, None)[0][0, 0]
 
 
 def test_a_card_in_the_sun_and_under_a_lamp():
@@ -168,6 +177,7 @@ def test_what_stands_before_a_light_casts_a_shadow_and_what_stands_behind_it_doe
     ball = Part(ROUND, (0.2, 0.0, 0.0), torch.tensor([[0.0, 1.0, 0.0]]), torch.eye(3)[None], 0, 1)
     assert not card([Lamp(high, torch.ones(3), 0.0)], ball).any()
     assert card([Lamp(low, torch.ones(3), 0.0)], ball).all()
+    assert torch.equal(card([Lamp(high, torch.ones(3), 0.0)], ball, shadows=False), torch.full((3,), 0.25))
 
 
 # ---- geometry --------------------------------------------------------------------------------------------------------

@@ -95,13 +95,15 @@ def render(
     antialias: int = 1,
     film_samples: int = 8,
     framing: str = "wide",
+    shadows: bool = True,
 ) -> Shot:
     """The shot of a seed: the same numbers for the same arguments.
 
     frames, height, width: any size from 1. specular: add highlights to glossy surfaces. antialias: the
     colour of a pixel is the mean over a grid of n x n places in it, 1 is its centre. film_samples: moments and
-    sub-pixel places a frame in the film exposure, 0 for none. framing: one of `staging.FRAMINGS`. Raises ValueError for
-    a negative seed, an empty size or an unknown framing.
+    sub-pixel places a frame in the film exposure, 0 for none. framing: one of `staging.FRAMINGS`. shadows: False leaves
+    out what lights and dome are hidden from, but for hair. Raises ValueError for a negative seed, an empty size or an
+    unknown framing.
     """
     _check(
         seed=(seed, 0),
@@ -115,7 +117,7 @@ def render(
     times = torch.arange(frames) / float(RATE)
     world = scene.at(times)
     focal = focal_length(scene.fov, height, width)
-    exposure = Exposure(focal, (height, width), specular, _places(antialias))
+    exposure = Exposure(focal, (height, width), specular, _places(antialias), shadows=shadows)
     pixels = pixel_grid(height, width)
     rays = camera_rays(pixels, focal, height, width)  # [3, P]
     blocks = [

@@ -48,16 +48,18 @@ class Sky:
 
 
 def light(
-    surface: Surface, shapes: Shapes, sky: Sky, lights: Sequence[Sun | Lamp], gloss: Tensor | None
+    surface: Surface, shapes: Shapes | None, sky: Sky, lights: Sequence[Sun | Lamp], gloss: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Irradiance and specular radiance, each [T, P, 3] linear, before exposure; the sky's pixels mean nothing.
 
     gloss: [T, P] strength of the highlights, None for none. Suns and lamps cast hard shadows of all `shapes`; the dome
-    is dimmed where round shapes are close (contact shadow).
+    is dimmed where round shapes are close (contact shadow). shapes: None for no shadows of either kind.
     """
     normal = surface.normal
     tilt = 0.5 + 0.5 * normal[..., 1:2]
-    irradiance = torch.lerp(sky.below, sky.above, tilt) * _openness(surface, shapes)[..., None]
+    irradiance = torch.lerp(sky.below, sky.above, tilt)
+    if shapes is not None:
+        irradiance = irradiance * _openness(surface, shapes)[..., None]
     specular = torch.zeros_like(irradiance)
     start = (surface.point + _LIFT * normal).transpose(1, 2)
     for source in lights:
@@ -70,8 +72,10 @@ def light(
             towards, reach = offset / length, length[..., 0]
             strength = 1 / (length**2 + source.radius**2)
         facing = (normal * towards).sum(-1, keepdim=True).clamp_min(0)
-        blocked = distances(shapes, start, towards.transpose(1, 2).contiguous()).amin(1) < reach
-        arriving = source.colour * strength * ~blocked[..., None]
+        arriving = source.colour * strength
+        if shapes is not None:
+            blocked = distances(shapes, start, towards.transpose(1, 2).contiguous()).amin(1) < reach
+            arriving = arriving * ~blocked[..., None]
         irradiance = irradiance + arriving * facing
         if gloss is not None:
             half = torch.nn.functional.normalize(towards + surface.view, dim=-1)

@@ -1,0 +1,54 @@
+"""Strata Rebuild: albedo and irradiance that make the plate, and the residual that is left."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..imaging.rebuild import rebuild_clip
+from .pictures import colour_input, curves, each_frame
+from .saying import say
+
+
+class Rebuild(io.ComfyNode):
+    """The plate out of its layers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StrataRebuild",
+            display_name="Strata Rebuild",
+            category="Strata/light",
+            description="Matches albedo and irradiance to the plate and gives what is left over, so that albedo x "
+                        "irradiance + residual is the plate again, in linear light.",
+            search_aliases=["residual", "beauty", "aov", "recombine", "intrinsic"],
+            inputs=[
+                io.Image.Input("plate", tooltip="The shot itself."),
+                io.Image.Input("albedo", tooltip="The shot's albedo, at the plate's size (Strata Guided Upsample)."),
+                io.Image.Input("irradiance", tooltip="The shot's irradiance, at the plate's size."),
+                io.Boolean.Input("fit_gamma", default=True,
+                                 tooltip="Find the contrast of the irradiance too, not only its brightness."),
+                io.Boolean.Input("per_channel", default=False,
+                                 tooltip="Fit red, green and blue each for itself, for layers with a colour cast."),
+                colour_input("colour", "the plate and the results"),
+                colour_input("layers", "the given albedo and irradiance"),
+            ],
+            outputs=[
+                io.Image.Output("albedo", tooltip="As given, stored as 'colour' says."),
+                io.Image.Output("irradiance", tooltip="Fitted to the plate; may pass 1."),
+                io.Image.Output("residual", tooltip="Plate - albedo x irradiance: highlights, glow, glass. Keep it in "
+                                                    "float (EXR): it has negative values."),
+                io.String.Output("report", tooltip="The fit, and how well the layers make the plate."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, plate, albedo, irradiance, fit_gamma: bool, per_channel: bool, colour: str,
+                layers: str) -> io.NodeOutput:
+        decode, encode = curves(colour)
+        given, _ = curves(layers)
+        *results, fit = rebuild_clip(
+            {"plate": plate[..., :3], "albedo": albedo[..., :3], "irradiance": irradiance[..., :3]},
+            {"plate": decode, "albedo": given, "irradiance": given}, encode,
+            gamma=fit_gamma, per_channel=per_channel, each_frame=each_frame(plate, albedo, irradiance))
+        return io.NodeOutput(*results, str(fit), ui=say(cls, str(fit)))
