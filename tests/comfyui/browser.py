@@ -1,0 +1,66 @@
+"""ComfyUI's page in a headless Chromium, and what the tests ask of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# No sandbox: it needs rights that a container's root has not. The others keep it off a network that may not be there.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+SECONDS = 60_000  # milliseconds until a page has given up; a busy machine takes its time
+APP = "window.comfyAPI.app.app"
+
+
+def find_chromium() -> str | None:
+    """The path of an installed Chromium, None where there is none."""
+    return next(filter(None, map(shutil.which, CHROMIUM)), None)
+
+
+class Page:
+    """One page of a running ComfyUI. `errors` are what its console called an error, and what no one caught."""
+
+    def __init__(self, page):
+        self.page, self.errors = page, []
+        page.set_default_timeout(SECONDS)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
+
+    def open(self, url: str) -> None:
+        """Load the page and wait until graphs can be loaded into it."""
+        self.page.goto(url)
+        self.page.wait_for_function(f"() => window.comfyAPI?.app?.app?.graph && {APP}.extensions.length > 5")
+
+    def load(self, graph: dict) -> None:
+        """Show a graph in the browser's form."""
+        self.page.evaluate(f"graph => {APP}.loadGraphData(graph, true, true, null)", graph)
+        self.page.wait_for_function(f"count => {APP}.graph._nodes.length === count", arg=len(graph["nodes"]))
+
+    def evaluate(self, script: str, argument=None):
+        """The value of a function in the page; `app` is ComfyUI's."""
+        return self.page.evaluate(f"argument => {{ const app = {APP}; return ({script})(argument); }}", argument)
+
+    def wait(self, script: str, argument=None) -> None:
+        """Until a function in the page is true; `app` is ComfyUI's."""
+        self.page.wait_for_function(f"argument => {{ const app = {APP}; return ({script})(argument); }}", arg=argument)
+
+    def screenshot(self, path: Path) -> Path:
+        """A PNG of what is seen."""
+        self.page.screenshot(path=path)
+        return path
+
+
+@contextmanager
+def chromium(path: str) -> Iterator:
+    """A running browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
