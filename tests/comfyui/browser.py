@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +33,20 @@ class Page:
     def open(self, url: str) -> None:
         """Load the page and wait until graphs can be loaded into it."""
         self.page.goto(url)
-        self.page.wait_for_function(f"() => window.comfyAPI?.app?.app?.graph && {APP}.extensions.length > 5")
+        self.page.wait_for_function("() => window.comfyAPI?.app?.app?.graph && "
+                                    "window.LiteGraph?.registered_node_types.StrataLoadLayers")
 
     def load(self, graph: dict) -> None:
-        """Show a graph in the browser's form."""
-        self.page.evaluate(f"graph => {APP}.loadGraphData(graph, true, true, null)", graph)
-        self.page.wait_for_function(f"count => {APP}.graph._nodes.length === count", arg=len(graph["nodes"]))
+        """Show a graph in the browser's form. Raises TimeoutError where the page does not take it."""
+        nodes = [node["id"] for node in graph["nodes"]]
+        deadline = time.monotonic() + SECONDS / 1000
+        # The page loads a graph of its own when it starts, and nothing says when it has: that one may come later.
+        while not self.evaluate("ids => app.graph._nodes.map(node => node.id).sort().join() === ids.sort().join()",
+                                nodes):
+            if time.monotonic() > deadline:
+                raise TimeoutError("The page does not show the graph.")
+            self.page.evaluate(f"graph => {APP}.loadGraphData(graph, true, true, null)", graph)
+            self.page.wait_for_timeout(200)
 
     def evaluate(self, script: str, argument=None):
         """The value of a function in the page; `app` is ComfyUI's."""
