@@ -31,7 +31,9 @@ class Page:
         page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
 
     def open(self, url: str) -> None:
-        """Load the page and wait until graphs can be loaded into it."""
+        """Load the page and wait until graphs can be loaded into it; it does not greet a new user with templates."""
+        settings = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
+        self.page.request.post(f"{url}/settings", data=settings)
         self.page.goto(url)
         self.page.wait_for_function("() => window.comfyAPI?.app?.app?.graph && "
                                     "window.LiteGraph?.registered_node_types.StrataLoadLayers")

@@ -186,7 +186,7 @@ export class Viewer {
 
   paintGrid(pictures) {
     const { width, height } = pictures[0], columns = Math.ceil(Math.sqrt(pictures.length));
-    const rows = Math.ceil(pictures.length / columns), line = Math.max(14, Math.round(height / 14));
+    const rows = Math.ceil(pictures.length / columns), line = Math.max(14, Math.round(height / 9));
     const context = this.sized(columns * width, rows * (height + line));
     context.fillStyle = "#262626";
     context.fillRect(0, 0, this.screen.width, this.screen.height);
@@ -195,7 +195,9 @@ export class Viewer {
       const x = (i % columns) * width, y = Math.floor(i / columns) * (height + line);
       context.fillStyle = "#ebebeb";
       context.fillText(this.layers[i].name, x + 4, y + 0.8 * line);
-      context.drawImage(picture, x, y + line, width, height);
+      const scale = Math.min(width / picture.width, height / picture.height); // layers may differ in shape
+      const size = [scale * picture.width, scale * picture.height];
+      context.drawImage(picture, x + (width - size[0]) / 2, y + line + (height - size[1]) / 2, ...size);
     });
   }
 
