@@ -1,7 +1,7 @@
 """One picture that shows every layer of a shot at a glance."""
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +27,33 @@ def contact_sheet(
     given: Collection[str] = (),
     exact: Collection[str] = (),
 ) -> Path:
-    """Write a PNG with one labelled row a layer, in the order of the dict, of `frames` evenly spaced frames.
+    """`draw_sheet` as a PNG at `path`, which is returned. Raises ValueError as that, OSError when the disk refuses;
+    nothing half-written is left."""
+    roles = {name: "given" if name in given else "exact" if name in exact else "generated" for name in layers}
+    buffer = io.BytesIO()
+    draw_sheet(layers, frames, roles).save(buffer, "PNG")
+    replace_file(Path(path), buffer.getvalue())
+    return Path(path)
+
+
+def draw_sheet(layers: Mapping[str, Tensor], frames: int = 4, roles: Mapping[str, str] | None = None) -> Image.Image:
+    """One labelled row a layer, in the order of the mapping, of `frames` evenly spaced frames.
 
     layers: [F, H, W, 1|3|4] float each, clamped to 0..1 and shown as they are encoded; sizes and lengths may differ, a
-    layer shorter than `frames` shows all it has. given, exact: names labelled "given" and "exact" (a truth to compare
-    with), the others are labelled "generated". Returns the path. Raises ValueError for no layers, frames below 1 or
-    pixels that `check_pixels` refuses, OSError when the disk refuses; nothing half-written is left.
+    layer shorter than `frames` shows all it has. roles: a second word for the label of a layer: "generated" stands out,
+    "given" and "exact" (a truth to compare with) do not. Raises ValueError for no layers, frames below 1 or pixels that
+    `check_pixels` refuses.
     """
     if not layers or frames < 1:
         raise ValueError(
             f"A contact sheet of {len(layers)} layers with {frames} frames each was asked for, at least 1 of both is "
             "needed; name the layers to show."
         )
+    roles = roles or {}
     name_font, role_font = ImageFont.load_default(22), ImageFont.load_default(17)
     rows = {name: _row(name, images, frames) for name, images in layers.items()}
-    gutter = int(max([role_font.getlength("generated"), *(name_font.getlength(name) for name in rows)])) + 2 * _GAP
+    words = [role_font.getlength(role) for role in roles.values()]
+    gutter = int(max([*words, *(name_font.getlength(name) for name in rows)])) + 2 * _GAP
     width = gutter + max(row.width for row in rows.values())
     sheet = Image.new("RGB", (width, _GAP + len(rows) * (_ROW + _GAP)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
@@ -50,13 +62,10 @@ def contact_sheet(
         sheet.paste(row, (gutter, top))
         baseline = top + _ROW // 2
         draw.text((_GAP, baseline), name, _NAME, name_font, anchor="ls")
-        role = "given" if name in given else "exact" if name in exact else "generated"
-        colour = _GENERATED if role == "generated" else _GIVEN
-        draw.text((_GAP, baseline + 24), role, colour, role_font, anchor="ls")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    replace_file(Path(path), buffer.getvalue())
-    return Path(path)
+        if role := roles.get(name):
+            colour = _GENERATED if role == "generated" else _GIVEN
+            draw.text((_GAP, baseline + 24), role, colour, role_font, anchor="ls")
+    return sheet
 
 
 def _row(name: str, images: Tensor, frames: int) -> Image.Image:

@@ -8,6 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 from ..model_loaders.model_set import BUNDLED
 from .caption import CaptionClip
 from .condition_mask import ConditionMask
+from .contact_sheet import ContactSheet
 from .decode_layers import DecodeLayers
 from .densepose import DecodeDensePose, EncodeDensePose
 from .depth import DecodeDepth, EncodeDepth
@@ -15,7 +16,9 @@ from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
 from .guided_upsample import GuidedUpsample
 from .joint_sampler import JointSampler
+from .layer_viewer import LayerViewer
 from .lights import AddEnvironmentLight, AddLight
+from .live_task import add_route
 from .load_layers import LoadLayers
 from .load_words import LoadWords
 from .normal_map import NormalMap
@@ -24,6 +27,7 @@ from .relight import RelightShot
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
 from .video_caption import VideoCaption
+from .wipe import Wipe
 
 
 class StrataExtension(ComfyExtension):
@@ -33,6 +37,7 @@ class StrataExtension(ComfyExtension):
         # The stock loaders list the bundled models too, from where they lie: a graph that names them runs at once.
         for folder in sorted(path for path in BUNDLED["tiny"].iterdir() if path.is_dir()):
             folder_paths.add_model_folder_path(folder.name, str(folder))
+        add_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -41,4 +46,5 @@ class StrataExtension(ComfyExtension):
             EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
             GuidedUpsample, NormalMap, Rebuild, AddLight, AddEnvironmentLight, RelightShot,
+            LayerViewer, ContactSheet, Wipe,
         ]
