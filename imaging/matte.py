@@ -41,9 +41,9 @@ def fill_holes(alpha: Tensor, area: int) -> Tensor:
 def grow(alpha: Tensor, pixels: float) -> Tensor:
     """Dilated by a disc of that radius, or eroded where it is negative; parts of a pixel count.
 
-    alpha: [F, H, W]. Between whole radii the two results are mixed, which moves a straight edge one pixel wide by just
-    that part. What lies outside the picture counts for nothing. Source: gray-scale morphology, flat discs dx^2 + dy^2
-    <= r^2.
+    alpha: [F, H, W]. Between whole radii the two results are mixed, which moves an upright or level edge by just that
+    part; slanting ones move up to 0.4 pixels less, as discs of whole pixels are not quite round. What lies outside the
+    picture counts for nothing. Source: gray-scale morphology, flat discs dx^2 + dy^2 <= r^2.
     """
     if pixels < 0:
         return -grow(-alpha, -pixels)
@@ -53,15 +53,12 @@ def grow(alpha: Tensor, pixels: float) -> Tensor:
 
 
 def _dilate(alpha: Tensor, radius: int) -> Tensor:
-    grown = alpha
-    for down in range(radius + 1) if radius else ():
+    rows, grown = alpha.shape[1], alpha.clone()
+    for down in range(min(radius, rows - 1) + 1):
         half = math.isqrt(radius**2 - down**2)
         row = torch.nn.functional.max_pool2d(alpha.unsqueeze(1), (1, 2 * half + 1), 1, (0, half)).squeeze(1)
-        for shift in {down, -down}:
-            to, source = slice(max(0, shift), row.shape[1] + min(0, shift)), slice(max(0, -shift), None)
-            moved = row[:, source][:, : max(0, row.shape[1] - abs(shift))]
-            grown = grown.clone() if grown is alpha else grown
-            grown[:, to] = torch.maximum(grown[:, to], moved)
+        grown[:, down:] = torch.maximum(grown[:, down:], row[:, : rows - down])
+        grown[:, : rows - down] = torch.maximum(grown[:, : rows - down], row[:, down:])
     return grown
 
 
