@@ -43,17 +43,18 @@ def decontaminate(
     """
     if not hold >= 0:
         raise ValueError(f"hold is {hold}, but 0 or more is needed; 0.001 suits most mattes.")
-    guess = plate if foreground is None else foreground
-    pictures = {"plate": plate, "background": background, "foreground": guess}
+    pictures = {"plate": plate, "background": background}
+    if foreground is not None:
+        pictures["foreground"] = foreground
     for name, clip in pictures.items():
         check_pixels(f"The {name}", clip, (3, 4))
     check_alpha("The alpha", alpha)
     check_one_size({**pictures, "alpha": alpha})
 
     def make(number: int) -> tuple[Tensor, Tensor]:
-        C, B, start = (convert_colours(at(clip, number)[..., :3], space, LINEAR) for clip in pictures.values())
+        C, B, *guess = (convert_colours(at(clip, number)[..., :3], space, LINEAR) for clip in pictures.values())
         a = at(alpha, number).unsqueeze(-1)
-        clean = decontaminated(C, a, B, start, hold)
+        clean = decontaminated(C, a, B, guess[0] if guess else C, hold)
         return convert_colours(clean, LINEAR, space), C - over(clean, a, B)
 
     return by_frame(common_length({**pictures, "alpha": alpha}), make, tick)

@@ -6,10 +6,14 @@ import os
 import torch
 from torch import Tensor
 
+from .frames import Tick, at, by_frame
+
 BUILT_IN = ("ocio://cg-config-latest", "ocio://studio-config-latest")  # ACES, in the library itself
 
 
-def convert_with_ocio(images: Tensor, source: str, target: str, config: str | None = None) -> Tensor:
+def convert_with_ocio(
+    images: Tensor, source: str, target: str, config: str | None = None, tick: Tick | None = None
+) -> Tensor:
     """Colours of one named space in another: [F, H, W, 3|4] float to float32 of the same shape, unclamped.
 
     source, target: colour spaces, roles or aliases of the config; whether they are linear or encoded is the config's
@@ -37,13 +41,14 @@ def convert_with_ocio(images: Tensor, source: str, target: str, config: str | No
         raise ValueError(
             f"{config} has no way from {source!r} to {target!r} ({str(error).rstrip('.')}); choose other spaces."
         ) from error
-    converted = torch.empty(images.shape, dtype=torch.float32)
-    converted[..., 3:] = images[..., 3:]
-    for frame, result in zip(images, converted):
-        colours = frame[..., :3].float().cpu().clone(memory_format=torch.contiguous_format)
+
+    def make(number: int) -> tuple[Tensor]:
+        picture = at(images, number)
+        colours = picture[..., :3].cpu().clone(memory_format=torch.contiguous_format)
         processor.applyRGB(colours.numpy())  # in place
-        result[..., :3] = colours
-    return converted
+        return (torch.cat((colours, picture[..., 3:]), dim=-1),)
+
+    return by_frame(len(images), make, tick)[0]
 
 
 def _unknown(space: str, config: str, names: list[str]) -> str:

@@ -7,15 +7,21 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..model_loaders.model_set import BUNDLED
 from .caption import CaptionClip
+from .colour_space import ColourSpaceNode
+from .compositor import Compositor, MakeCompLayer
 from .condition_mask import ConditionMask
 from .decode_layers import DecodeLayers
+from .decontaminate import Decontaminate
 from .densepose import DecodeDensePose, EncodeDensePose
 from .depth import DecodeDepth, EncodeDepth
+from .despill import Despill
 from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
+from .highlights import CompressHighlights, RestoreHighlights
 from .joint_sampler import JointSampler
 from .load_layers import LoadLayers
 from .load_words import LoadWords
+from .refine_matte import RefineMatte
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
 from .video_caption import VideoCaption
@@ -35,4 +41,6 @@ class StrataExtension(ComfyExtension):
             LoadWords,
             EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
+            MakeCompLayer, Compositor, Decontaminate, Despill, RefineMatte,
+            ColourSpaceNode, CompressHighlights, RestoreHighlights,
         ]
