@@ -141,7 +141,7 @@ def check_graph():
     executor.execute(prompt, "strata", {}, outputs)
     assert executor.success, executor.status_messages
     saved = sorted(Path(folder_paths.get_output_directory()).glob("strata_stack*.png"))
-    picture = torch.from_numpy(np.asarray(Image.open(saved[-1]))).float() / 255
+    picture = torch.from_numpy(np.array(Image.open(saved[-1]))).float() / 255
     gray = (0xBC / 255 + 0.055) ** 2.4 / 1.055**2.4
     expected = torch.tensor([0.5 + 0.5 * gray, 0.5 * gray, 0.5 * gray]).expand(6, 8, 3).clone()
     expected[5:, 6:] = torch.tensor([1.0, 0.0, 0.0])
