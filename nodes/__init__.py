@@ -7,14 +7,19 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..model_loaders.model_set import BUNDLED
 from .caption import CaptionClip
+from .colour_space import ColourSpaceNode
+from .compositor import Compositor, MakeCompLayer
 from .condition_mask import ConditionMask
 from .contact_sheet import ContactSheet
 from .decode_layers import DecodeLayers
+from .decontaminate import Decontaminate
 from .densepose import DecodeDensePose, EncodeDensePose
 from .depth import DecodeDepth, EncodeDepth
+from .despill import Despill
 from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
 from .guided_upsample import GuidedUpsample
+from .highlights import CompressHighlights, RestoreHighlights
 from .joint_sampler import JointSampler
 from .layer_viewer import LayerViewer
 from .lights import AddEnvironmentLight, AddLight
@@ -24,6 +29,7 @@ from .load_words import LoadWords
 from .normal_map import NormalMap
 from .rebuild import Rebuild
 from .relight import RelightShot
+from .refine_matte import RefineMatte
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
 from .video_caption import VideoCaption
@@ -47,4 +53,6 @@ class StrataExtension(ComfyExtension):
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
             GuidedUpsample, NormalMap, Rebuild, AddLight, AddEnvironmentLight, RelightShot,
             LayerViewer, ContactSheet, Wipe,
+            MakeCompLayer, Compositor, Decontaminate, Despill, RefineMatte,
+            ColourSpaceNode, CompressHighlights, RestoreHighlights,
         ]

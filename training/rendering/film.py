@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...imaging.colour import linear_to_srgb
+from ...imaging.composite import over
 from .camera import camera_rays, pixel_grid, project
 from .shading import Exposure, radiance
 from .shapes import ROUND, Shapes, trace
@@ -46,11 +47,6 @@ class Plate:
     def bg(self) -> Tensor:
         """sRGB-encoded background."""
         return linear_to_srgb(self.bg_linear)
-
-
-def over(fg: Tensor, alpha: Tensor, bg: Tensor) -> Tensor:
-    """Straight foreground over background, in linear light: alpha*fg + (1-alpha)*bg."""
-    return alpha * fg + (1 - alpha) * bg
 
 
 def expose(

@@ -1,0 +1,60 @@
+"""The colour of a foreground without its old background, in closed form."""
+
+import torch
+from torch import Tensor
+
+from .checks import check_alpha, check_pixels
+from .colour import LINEAR, convert_colours
+from .composite import over
+from .frames import Tick, at, by_frame, check_one_size, common_length
+
+
+def decontaminated(plate: Tensor, alpha: Tensor, background: Tensor, guess: Tensor, hold: float) -> Tensor:
+    """The straight foreground F* = (hold * guess + a (C - (1 - a) B)) / (hold + a^2), which minimises
+    |a F + (1 - a) B - C|^2 + hold |F - guess|^2.
+
+    plate C, background B, guess (the predicted foreground, or the plate): linear [..., 3]; alpha a: [..., 1] in 0..1.
+    over(F*, a, B) differs from the plate by hold / (hold + a^2) of what over(guess, a, B) differs: with hold 0 they are
+    equal wherever a is above 0. Where a is 0 it is the guess. Any finite values, never clamped: F* can be negative
+    where a or B is wrong. Source: the normal equation of the sum above.
+    """
+    weight = hold + alpha**2
+    # At hold 0 and alpha 0 nothing speaks for any colour.
+    solved = (hold * guess + alpha * (plate - (1 - alpha) * background)) / torch.where(weight == 0, 1, weight)
+    return torch.where(alpha == 0, guess, solved)
+
+
+def decontaminate(
+    plate: Tensor,
+    alpha: Tensor,
+    background: Tensor,
+    foreground: Tensor | None = None,
+    *,
+    hold: float,
+    space: str = "sRGB",
+    tick: Tick | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Clips of it: the straight foreground [F, H, W, 3] in `space`, and the residual [F, H, W, 3],
+    plate - over(F*, alpha, background), in linear light, signed.
+
+    plate, background (clean, also behind the object), foreground (the guess; the plate if None): [F, H, W, 3|4], a
+    fourth channel is left out; alpha: [F, H, W] in 0..1; all in `space` (of `colour.SPACES`), stills hold for all
+    frames. hold: 0 or more, in squares of alpha. Raises ValueError in one sentence for clips that do not go together.
+    """
+    if not hold >= 0:
+        raise ValueError(f"hold is {hold}, but 0 or more is needed; 0.001 suits most mattes.")
+    pictures = {"plate": plate, "background": background}
+    if foreground is not None:
+        pictures["foreground"] = foreground
+    for name, clip in pictures.items():
+        check_pixels(f"The {name}", clip, (3, 4))
+    check_alpha("The alpha", alpha)
+    check_one_size({**pictures, "alpha": alpha})
+
+    def make(number: int) -> tuple[Tensor, Tensor]:
+        C, B, *guess = (convert_colours(at(clip, number)[..., :3], space, LINEAR) for clip in pictures.values())
+        a = at(alpha, number).unsqueeze(-1)
+        clean = decontaminated(C, a, B, guess[0] if guess else C, hold)
+        return convert_colours(clean, LINEAR, space), C - over(clean, a, B)
+
+    return by_frame(common_length({**pictures, "alpha": alpha}), make, tick)

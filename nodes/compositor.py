@@ -1,0 +1,102 @@
+"""Strata Comp Layer and Strata Layer Compositor: layers and how they lie, and the stack of them over a background."""
+
+from __future__ import annotations
+
+import comfy.utils
+from comfy_api.latest import io
+
+from ..imaging.composite import OPERATORS
+from ..imaging.layer_stack import Layer, composite
+from ..imaging.transform import Move
+from .colours import colours_input
+
+CompLayer = io.Custom("STRATA_COMP_LAYER")
+STRAIGHT, PREMULTIPLIED = "straight", "premultiplied"
+
+
+class MakeCompLayer(io.ComfyNode):
+    """One layer of a stack."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StrataCompLayer",
+            display_name="Strata Comp Layer",
+            category="Strata/compositing",
+            description="A picture and its alpha as a layer for Strata Layer Compositor: how it is merged, where it "
+                        "lies, how large.",
+            search_aliases=["merge", "transform", "blend", "over", "premultiply"],
+            inputs=[
+                io.Image.Input("foreground", tooltip="Colour. A fourth channel is its alpha, unless alpha is "
+                                                     "connected; without either it is opaque."),
+                io.Mask.Input("alpha", optional=True,
+                              tooltip="White is in: the alpha_mask of Decode Layers. Load Image's MASK is the other "
+                                      "way round: invert it."),
+                io.Combo.Input("operator", options=list(OPERATORS), default="over",
+                               tooltip="How it is merged with what lies below. 'plus' and 'screen' suit fire, flares "
+                                       "and other light on black, which need no alpha; 'multiply' suits shadows."),
+                io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.01,
+                               tooltip="0 nothing to 1 all of it."),
+                io.Float.Input("x", default=0.0, min=-32768.0, max=32768.0, step=0.25,
+                               tooltip="Pixels to the right. 0: its centre lies on the background's centre."),
+                io.Float.Input("y", default=0.0, min=-32768.0, max=32768.0, step=0.25, tooltip="Pixels down."),
+                io.Float.Input("scale", default=1.0, min=0.001, max=100.0, step=0.01,
+                               tooltip="Times its own size in pixels, about its centre; a layer larger or smaller than "
+                                       "the background is not fitted to it."),
+                io.Float.Input("rotation", default=0.0, min=-3600.0, max=3600.0, step=0.1,
+                               tooltip="Degrees counter-clockwise, about its centre."),
+                io.Combo.Input("edges", options=[STRAIGHT, PREMULTIPLIED], default=STRAIGHT, advanced=True,
+                               tooltip="Whether the colour is times alpha already (in linear light), as most EXR "
+                                       "renders are. Layers of Decode Layers and Decontaminate are straight."),
+            ],
+            outputs=[CompLayer.Output("layer", tooltip="For Strata Layer Compositor.")],
+        )
+
+    @classmethod
+    def execute(cls, foreground, operator: str, opacity: float, x: float, y: float, scale: float, rotation: float,
+                edges: str = STRAIGHT, alpha=None) -> io.NodeOutput:
+        move = Move(x, y, scale, rotation)
+        return io.NodeOutput(Layer(foreground, alpha, operator, opacity, edges == PREMULTIPLIED, move))
+
+
+class Compositor(io.ComfyNode):
+    """The stack over a background."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        layers = io.Autogrow.TemplatePrefix(
+            CompLayer.Input("layer", optional=True, tooltip="From Strata Comp Layer. The first is the lowest."),
+            prefix="layer", min=0, max=64)
+        return io.Schema(
+            node_id="StrataLayerCompositor",
+            display_name="Strata Layer Compositor",
+            category="Strata/compositing",
+            description="Composites layers over a background in linear light, and says what is left to the original "
+                        "plate.",
+            search_aliases=["merge", "over", "background replacement", "alpha over", "porter duff"],
+            inputs=[
+                io.Image.Input("background", optional=True,
+                               tooltip="A clip, or a still for all frames. Without one the layers are merged over "
+                                       "nothing, at the first layer's size."),
+                io.Image.Input("original", optional=True,
+                               tooltip="The plate that the layers came from, for the residual. Nothing else reads it."),
+                colours_input(),
+                io.Autogrow.Input("layers", template=layers, optional=True,
+                                  tooltip="From below to the top; a new slot comes with each."),
+            ],
+            outputs=[
+                io.Image.Output("plate", tooltip="The composite, in the size of the background. Values above 1 stay. "
+                                                 "Where alpha is below 1 it is premultiplied, that is over black."),
+                io.Mask.Output("alpha", tooltip="Its alpha: 1 everywhere over an opaque background."),
+                io.Image.Output("residual", tooltip="Original minus plate, in linear light and signed: added to the "
+                                                    "linear plate it gives the original. Black without an original."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, colours: str, layers: dict | None = None, background=None, original=None) -> io.NodeOutput:
+        stack = [layer for layer in (layers or {}).values() if layer is not None]
+        tick = comfy.utils.ProgressBar(1).update_absolute
+        plate, alpha, *residual = composite(stack, background, original=original, space=colours, tick=tick)
+        # A still of black costs nothing, and is of the right size.
+        return io.NodeOutput(plate, alpha, residual[0] if residual else plate.new_zeros(1, *plate.shape[1:]))

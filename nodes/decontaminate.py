@@ -1,0 +1,48 @@
+"""Strata Decontaminate: a foreground without the light of its old background."""
+
+from __future__ import annotations
+
+import comfy.utils
+from comfy_api.latest import io
+
+from ..imaging.decontaminate import decontaminate
+from .colours import colours_input
+
+
+class Decontaminate(io.ComfyNode):
+    """The closed form of `imaging.decontaminate`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StrataDecontaminate",
+            display_name="Strata Decontaminate",
+            category="Strata/compositing",
+            description="Finds the foreground's own colour along its soft edges from the plate, the alpha and the "
+                        "clean background, so that it composites cleanly on any other.",
+            search_aliases=["fringe", "edge extend", "foreground estimation", "matting", "unmix"],
+            inputs=[
+                io.Image.Input("plate", tooltip="The footage itself."),
+                io.Mask.Input("alpha", tooltip="White is in: the alpha_mask of Decode Layers."),
+                io.Image.Input("background", tooltip="The plate without the object, as also behind it: the bg of "
+                                                     "Decode Layers, or a clean plate. A still holds for all frames."),
+                io.Image.Input("foreground", optional=True,
+                               tooltip="What to hold to where alpha is thin: the fg of Decode Layers. Without one, the "
+                                       "plate."),
+                colours_input(),
+                io.Float.Input("hold", default=0.001, min=0.0, max=10.0, step=0.001, round=0.0001,
+                               tooltip="How firmly thin edges hold to the foreground instead of the plate, in squares "
+                                       "of alpha. 0: over the old background the plate comes back exactly. 0.01: less "
+                                       "noise in hair."),
+            ],
+            outputs=[
+                io.Image.Output("foreground", tooltip="Straight colour, not premultiplied. For Strata Comp Layer."),
+                io.Image.Output("residual", tooltip="Plate minus the new foreground over the background, in linear "
+                                                    "light and signed: near black if the layers fit together."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, plate, alpha, background, colours: str, hold: float, foreground=None) -> io.NodeOutput:
+        tick = comfy.utils.ProgressBar(1).update_absolute
+        return io.NodeOutput(*decontaminate(plate, alpha, background, foreground, hold=hold, space=colours, tick=tick))
