@@ -26,7 +26,8 @@ def check_pixels(name: str, images: Tensor, channels: tuple[int, ...] = (1, 3, 4
         needed = f"{', '.join(most)} or {last}" if most else last
         verb = "is" if channels == (1,) else "are"
         raise ValueError(f"{name} has {shape[-1]} channels, but {needed} {verb} needed; split or convert it first.")
-    broken = ~torch.isfinite(images).flatten(1).all(dim=1)  # [F]
+    # Frame by frame, since a mask of a whole 4K clip would be as large as the clip.
+    broken = torch.tensor([not torch.isfinite(frame).all() for frame in images])  # [F]
     if broken.any():
         raise ValueError(
             f"{name} has NaN or infinite pixels in {int(broken.sum())} of {shape[0]} frames (the first is frame "
