@@ -172,6 +172,8 @@ def _stored(layer: str, picture: Tensor, delivery: Delivery) -> Tensor:
     encoding, rgb = DELIVERED[layer], picture[..., :3].expand(*picture.shape[:2], 3)
     if encoding == "metres":
         return picture[..., :1]
+    if encoding == "mask":  # not three times first: a mean of equal values is not always that value
+        return ENCODINGS[encoding].exr_values(picture[..., :3])
     if encoding == "flow":
         return ENCODINGS[encoding].exr_values(rgb) * delivery.reach
     if encoding == "densepose":

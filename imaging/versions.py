@@ -85,3 +85,36 @@ def check_no_other_frames(folder: Path, names: Iterable[str]) -> None:
             f"{folder} already holds {strangers[0]}{' and others' * (len(strangers) > 1)}, which is no frame of this "
             "clip; choose version 0 for a new version."
         )
+
+
+def frames_at(path: Path, suffix: str) -> list[Path]:
+    """The frames of a sequence, in the order of their numbers: those of a folder, or the one file that `path` is.
+
+    suffix: with its dot, lower case. Raises FileNotFoundError when nothing is there, ValueError in one sentence for a
+    folder that holds no such frames, several sequences, or a sequence with a gap.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist, but a folder of {suffix} frames is needed; check the path.")
+    if path.is_file():
+        return [path]
+    numbered = re.compile(rf"(.*?)(\d+)_?{re.escape(suffix)}", re.IGNORECASE)
+    found = [(match, file) for file in path.iterdir() if not file.name.startswith(".")
+             and (match := numbered.fullmatch(file.name))]  # fmt: skip
+    if not found:
+        raise ValueError(f"{path} holds no numbered {suffix} frames, but at least one is needed; check the path.")
+    names = sorted({match[1] for match, _ in found})
+    if len(names) > 1:
+        raise ValueError(
+            f"{path} holds {len(names)} sequences ({', '.join(names[:4])}), but one is needed; name a folder with one."
+        )
+    frames = {int(match[2]): file for match, file in found}
+    missing = next((number for number in range(min(frames), max(frames)) if number not in frames), None)
+    if missing is not None:
+        raise ValueError(f"{path} lacks frame {missing}, but every frame is needed; render or copy it again.")
+    return [frames[number] for number in sorted(frames)]
+
+
+def first_number(frame: Path) -> int:
+    """The number at the end of a frame's name; 0 without one."""
+    number = re.search(r"(\d+)_?$", frame.stem)
+    return int(number[1]) if number else 0

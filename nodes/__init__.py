@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from ..model_loaders.model_set import BUNDLED
+from .alpha_video import LoadAlphaVideo, SaveAlphaVideo
 from .caption import CaptionClip
 from .condition_mask import ConditionMask
 from .decode_layers import DecodeLayers
@@ -14,8 +15,10 @@ from .depth import DecodeDepth, EncodeDepth
 from .flow import DecodeFlow, EncodeFlow
 from .gated_lora import GatedLora
 from .joint_sampler import JointSampler
+from .layer_exr import LoadLayersExr, SaveLayersExr
 from .load_layers import LoadLayers
 from .load_words import LoadWords
+from .save_layers import SaveLayers
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
 from .video_caption import VideoCaption
@@ -35,4 +38,5 @@ class StrataExtension(ComfyExtension):
             LoadWords,
             EncodeDepth, DecodeDepth, EncodeFlow, DecodeFlow, EncodeSegmentation, DecodeSegmentation,
             EncodeSkeleton, DecodeSkeleton, EncodeDensePose, DecodeDensePose,
+            SaveLayersExr, LoadLayersExr, SaveAlphaVideo, LoadAlphaVideo, SaveLayers,
         ]
