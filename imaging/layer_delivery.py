@@ -90,10 +90,7 @@ def save_stills(
     for layer, images in layers.items():
         stem = version_name(f"{name}_{layer}", version)
         names[folder / layer] = _names(stem, first, len(images), suffix)
-        jobs[folder / layer] = (
-            (frame, partial(still_bytes, _as_still(layer, image), suffix, texts), _is_still)
-            for frame, image in zip(names[folder / layer], images)
-        )
+        jobs[folder / layer] = _still_jobs(layer, images, names[folder / layer], suffix, texts)
     notes = tuple(
         f"{layer} has values outside 0..1, which {suffix[1:]} cannot hold: they were clamped; use EXR to keep them."
         for layer, images in layers.items()
@@ -108,6 +105,11 @@ def _at(layers: Mapping[str, Tensor], frame: int) -> dict[str, Tensor]:
 
 def _names(stem: str, first: int, count: int, suffix: str) -> list[str]:
     return [frame_name(stem, first + i, suffix) for i in range(count)]
+
+
+def _still_jobs(layer: str, images: Tensor, names: list[str], suffix: str, texts) -> Iterator:
+    for name, image in zip(names, images):
+        yield name, partial(still_bytes, _as_still(layer, image), suffix, texts), _is_still
 
 
 def _as_still(layer: str, image: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..imaging.layer_delivery import save_exr
 from ..imaging.layer_exr import COMPRESSIONS, SPACES, Delivery, Window, check_layers
 from ..imaging.layer_names import DELIVERED, PRESETS
-from ..imaging.layers import as_mask
 from ..imaging.read_layer_exr import LayerClip, read_layers
 from ..imaging.timecode import Timecode, exact_rate
 from ..imaging.versions import FIRST_FRAME, first_number, frames_at
@@ -82,7 +81,7 @@ class SaveLayersExr(io.ComfyNode):
                                tooltip="Frames a second; 23.976, 29.97, 59.94 are stored as exact fractions."),
                 io.String.Input("timecode", default="",
                                 tooltip="Of the first frame, HH:MM:SS:FF, or ;FF for drop-frame; empty for none."),
-                io.Combo.Input("alpha", options=[STRAIGHT, PREMULTIPLIED], advanced=True,
+                io.Combo.Input("alpha_mode", options=[STRAIGHT, PREMULTIPLIED], advanced=True,
                                tooltip="How colour with a fourth channel is stored. It comes in straight."),
                 io.Float.Input("flow_reach", default=1.0, min=1e-6, max=1e5, step=0.1, advanced=True,
                                tooltip="Pixels a frame that full colour of flow stands for, from Encode Flow; at 1 the "
@@ -101,7 +100,7 @@ class SaveLayersExr(io.ComfyNode):
 
     @classmethod
     def execute(cls, filename_prefix: str, names: str, compression: str, colour: str, parts: str, frame_rate: float,
-                timecode: str, alpha: str = STRAIGHT, flow_reach: float = 1.0, comments: str = "",
+                timecode: str, alpha_mode: str = STRAIGHT, flow_reach: float = 1.0, comments: str = "",
                 first_frame: int = FIRST_FRAME, version: int = 0, save_workflow: bool = True, plate_width: int = 0,
                 plate_height: int = 0, offset_x: int = 0, offset_y: int = 0, **layers) -> io.NodeOutput:
         layers = connected_layers(layers)
@@ -109,7 +108,7 @@ class SaveLayersExr(io.ComfyNode):
         rate = exact_rate(frame_rate)
         delivery = Delivery(
             preset=names, compression=compression, split=parts == TWO_PARTS, space=COLOURS[colour],
-            encoded=colour == DISPLAY, premultiplied=alpha == PREMULTIPLIED, reach=flow_reach, rate=rate,
+            encoded=colour == DISPLAY, premultiplied=alpha_mode == PREMULTIPLIED, reach=flow_reach, rate=rate,
             timecode=Timecode.parse(timecode, rate) if timecode.strip() else None, comments=comments,
             attributes=graph_texts(cls.hidden) if save_workflow else {},
             window=Window(plate_width or width, plate_height or height, offset_x, offset_y))
@@ -180,7 +179,9 @@ class LoadLayersExr(io.ComfyNode):
         clip = read_layers(files, wanted, other=other_layer.strip(), display=colour == DISPLAY,
                            after_frame=steps(len(files)))
         contents = describe(folder, len(files), clip)
-        pictures = {**clip.layers, **({ALPHA_MASK: as_mask(clip.layers["alpha"])} if "alpha" in clip.layers else {})}
+        pictures = dict(clip.layers)
+        if "alpha" in pictures:
+            pictures[ALPHA_MASK] = pictures["alpha"][..., 0]
         facts = (float(clip.rate or 24), str(clip.timecode or ""), first_number(files[0]), clip.reach, contents)
         # A blocker stops with its sentence the node that needs the layer, and no other.
         layers = (pictures.get(name, ExecutionBlocker(f"{folder} has no layer for the output '{name}'. It holds:\n"

@@ -193,7 +193,7 @@ def test_every_layer_has_a_folder_and_png_holds_the_graph(tmp_path):
         f"{layer}/sh010_{layer}_v001.{n}.png" for layer in ("alpha", "rgb") for n in (1001, 1002)
     ]
     with Image.open(done.folder / "rgb/sh010_rgb_v001.1001.png") as picture:
-        assert picture.info["workflow"] == '{"a": "ü"}'
+        assert picture.info["workflow"] == '{"a": "ü"}' and picture.mode == "RGB"
     with Image.open(done.folder / "alpha/sh010_alpha_v001.1001.png") as picture:
         assert picture.mode == "I;16"
     assert done.notes == () and save_stills(layers(2), ".png", tmp_path, "sh010", version=1).kept == 4
