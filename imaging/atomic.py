@@ -19,7 +19,7 @@ def replace_file(path: Path, data: bytes):
         aside.write_bytes(data)
         os.replace(aside, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # it is not there; where the folder is a file, even asking is an error
             aside.unlink()
@@ -41,7 +41,7 @@ def replace_files(folder: Path, files: Iterable[tuple[str, Callable[[Path], None
         for file in sorted(aside.iterdir()):
             os.replace(file, folder / file.name)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -51,7 +51,8 @@ def _name_aside(path: Path) -> Path:
     return path.parent / f".{uuid.uuid4().hex}.tmp"
 
 
-def _cannot_write(path: Path, error: OSError) -> OSError:
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """The one sentence for a disk that refuses `path`."""
     return OSError(
         f"Could not write {path}: {error.strerror or error}; free some space or choose a folder you can write to, "
         "nothing half-written was left."

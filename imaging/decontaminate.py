@@ -35,7 +35,7 @@ def decontaminate(
     tick: Tick | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Clips of it: the straight foreground [F, H, W, 3] in `space`, and the residual [F, H, W, 3],
-    plate - over(F*, alpha, background), in linear light, signed.
+    plate - over(F*, alpha, background) in linear light, signed, brought to `space` too (the curve is odd).
 
     plate, background (clean, also behind the object), foreground (the guess; the plate if None): [F, H, W, 3|4], a
     fourth channel is left out; alpha: [F, H, W] in 0..1; all in `space` (of `colour.SPACES`), stills hold for all
@@ -55,6 +55,6 @@ def decontaminate(
         C, B, *guess = (convert_colours(at(clip, number)[..., :3], space, LINEAR) for clip in pictures.values())
         a = at(alpha, number).unsqueeze(-1)
         clean = decontaminated(C, a, B, guess[0] if guess else C, hold)
-        return convert_colours(clean, LINEAR, space), C - over(clean, a, B)
+        return tuple(convert_colours(picture, LINEAR, space) for picture in (clean, C - over(clean, a, B)))
 
     return by_frame(common_length({**pictures, "alpha": alpha}), make, tick)

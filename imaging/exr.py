@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .colour import linear_to_srgb
 from .depth import warmth_to_colours
+from .exr_file import HALF_MAX, Part, exr_bytes, exr_library, read_parts
 from .flow import flow_to_colours
 from .layers import Encoding
 
-_HALF_MAX = 65504.0
 
 def _motion_colours(motion: Tensor) -> Tensor:
     """Files count v upwards, pictures downwards: [H, W, 2] in units of the reach to [H, W, 3]."""
@@ -46,14 +46,8 @@ def read_exr(path: Path, *, data: bool) -> tuple[np.ndarray, Fraction | None]:
     kept. The picture is the display window: what lies outside the data window is 0. Raises ValueError for a file that
     cannot be read, ImportError without the library.
     """
-    try:
-        # Separate, or the library hands R, G, B over as one array under a name of its own.
-        file = _library().File(str(path), separate_channels=True)
-        header, channels = file.header(), file.channels()
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path} could not be read as an EXR ({error}), but a whole file is needed; render or copy it again."
-        ) from error
+    part = read_parts(path)[0]
+    channels = part.channels
     names = next((names for names in _READ_ORDER if set(names) <= set(channels)), None)
     if names is None:
         known = " or ".join(map(",".join, _READ_ORDER))
@@ -61,11 +55,10 @@ def read_exr(path: Path, *, data: bool) -> tuple[np.ndarray, Fraction | None]:
             f"{path} holds the channels {', '.join(sorted(channels))}, but {known} is needed; "
             "shuffle the wanted layer into one of those names."
         )
-    stored = np.stack([channels[name].pixels.astype(np.float32) for name in names], axis=-1)
-    pixels = torch.from_numpy(_in_display_window(stored, header))
+    pixels = torch.from_numpy(np.stack([part.plane(name) for name in names], axis=-1))
     if not (data and names in _SCENE_LINEAR):
         pixels = _READ_ORDER[names](pixels)
-    return pixels.expand(*pixels.shape[:2], 3).numpy(), header.get("framesPerSecond")
+    return pixels.expand(*pixels.shape[:2], 3).numpy(), part.header.get("framesPerSecond")
 
 
 def exr_writer(frame: Tensor, rate: Fraction, encoding: Encoding) -> Callable[[Path], None]:
@@ -73,46 +66,16 @@ def exr_writer(frame: Tensor, rate: Fraction, encoding: Encoding) -> Callable[[P
 
     Raises ImportError in one sentence without the library; the writer raises OSError when the disk refuses.
     """
-    library = _library()
+    library = exr_library()
     values = encoding.exr_values(frame).float().cpu().numpy()
     # A highlight beyond what half can hold would become infinity, so such a frame is stored as 32-bit float.
-    half = encoding.exr_colour and float(np.abs(values).max()) <= _HALF_MAX
+    half = encoding.exr_colour and float(np.abs(values).max()) <= HALF_MAX
     values = values.astype(np.float16 if half else np.float32)
     header = {
-        "type": library.scanlineimage,
         "compression": library.ZIP_COMPRESSION,
         "framesPerSecond": rate,
         "colorInteropID": "lin_rec709_scene" if encoding.exr_colour else "data",
     }
-    channels = {name: np.ascontiguousarray(values[..., i]) for i, name in enumerate(encoding.exr_channels)}
-
-    def write(path: Path):
-        try:
-            library.File(header, channels).write(str(path))
-        except RuntimeError as error:  # how the library reports the disk: 'Failed to write to "path". File too large.'
-            raise OSError(str(error).rstrip(".").rpartition(". ")[2]) from error
-
-    return write
-
-
-def _library():
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise ImportError(
-            "EXR files need the OpenEXR library, which is not installed; run `pip install OpenEXR` in this "
-            "Python, or use png."
-        ) from error
-    return OpenEXR
-
-
-def _in_display_window(pixels: np.ndarray, header: dict) -> np.ndarray:
-    """Place the data window, [h, w, C], in the display window, [H, W, C]: renderers crop or overscan."""
-    (data_left, data_top), _ = header["dataWindow"]
-    (left, top), (right, bottom) = header["displayWindow"]
-    picture = np.zeros((bottom - top + 1, right - left + 1, pixels.shape[-1]), np.float32)
-    x, y = data_left - left, data_top - top
-    part = pixels[max(0, -y) : max(0, picture.shape[0] - y), max(0, -x) : max(0, picture.shape[1] - x)]
-    x, y = max(0, x), max(0, y)
-    picture[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return picture
+    channels = {name: values[..., i] for i, name in enumerate(encoding.exr_channels)}
+    data = exr_bytes([Part("", header, channels)])
+    return lambda path: path.write_bytes(data)

@@ -67,10 +67,10 @@ def composite(
 
     background: [F, H, W, 3|4], a fourth channel is its alpha (straight); None is nothing at all, at the first layer's
     size. Layers of other sizes start centred on it, pixel for pixel. All pictures are in `space` (of
-    `colour.SPACES`) and so is the plate; the work is done in linear Rec.709. Where alpha is below 1 the plate is
-    premultiplied. residual, only with `original` [F, H, W, 3|4]: original - plate in linear light, signed; added to the
-    linear plate it gives the original. Frames go one by one; stills hold for all. Raises ValueError in one sentence for
-    clips that do not go together.
+    `colour.SPACES`) and so are plate and residual; the work is done in linear Rec.709. Where alpha is below 1 the plate
+    is premultiplied. residual, only with `original` [F, H, W, 3|4]: original - plate in linear light, signed (the curve
+    of `space` is odd); added to the plate, both linear, it gives the original. Frames go one by one; stills hold for
+    all. Raises ValueError in one sentence for clips that do not go together.
     """
     if background is None and not layers:
         raise ValueError("There is nothing to composite: connect a background or a layer.")
@@ -95,6 +95,7 @@ def composite(
         plate = convert_colours(colours, LINEAR, space), alpha[..., 0]
         if original is None:
             return plate
-        return *plate, convert_colours(at(original, number)[..., :3], space, LINEAR) - colours
+        left = convert_colours(at(original, number)[..., :3], space, LINEAR) - colours
+        return *plate, convert_colours(left, LINEAR, space)
 
     return by_frame(count, make, tick)

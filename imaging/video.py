@@ -1,7 +1,7 @@
 """Video files through PyAV: every frame in, every frame out."""
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,9 @@ import numpy as np
 from torch import Tensor
 
 _UNSTATED_RATE = Fraction(24)
+# Since 17.0 PyAV converts pixels with many threads, which write over the starts of each other's rows when the width is
+# no multiple of 32: now and then a block of 8 pixels is noise (seen in 18.1). Before, there was one, and no choice.
+_ONE_THREAD = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
 
 def read_video(
@@ -38,6 +41,18 @@ def count_video_frames(path: Path) -> int:
 
 def _decode(path: Path, keep: Collection[int] | None) -> Iterator[tuple[np.ndarray | None, Fraction]]:
     """Every frame in turn with the frame rate; None for one whose number is not in `keep`."""
+    for number, (frame, rate) in enumerate(decode_frames(path)):
+        yield _picture(frame) if keep is None or number in keep else None, rate
+
+
+def decode_frames(
+    path: Path, decoder: Callable[[av.VideoStream], av.CodecContext | None] = lambda stream: None
+) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+    """Every frame of a video's first picture stream with the frame rate.
+
+    decoder: another decoder than FFmpeg would choose for a stream, or None. Raises ValueError in one sentence when the
+    file is not a video, is damaged, or ends before the length it promises.
+    """
     number, packets, end = 0, 0, 0.0
     try:
         with av.open(str(path)) as container:
@@ -46,11 +61,12 @@ def _decode(path: Path, keep: Collection[int] | None) -> Iterator[tuple[np.ndarr
             stream = container.streams.video[0]
             stream.thread_type = "SLICE"  # threads by frame lose the error of a damaged frame, and the frames with it
             rate = stream.average_rate or _UNSTATED_RATE
+            other = decoder(stream)
             for packet in container.demux(stream):
                 packets += packet.size > 0
-                for frame in packet.decode():
+                for frame in packet.decode() if other is None else other.decode(packet if packet.size else None):
                     end = max(end, _end_of(frame, rate))
-                    yield _picture(frame) if keep is None or number in keep else None, rate
+                    yield frame, rate
                     number += 1
             promised = _promised_end(container, stream, packets, rate)
     except av.FFmpegError as error:
@@ -83,7 +99,7 @@ def mp4_bytes(images: Tensor, rate: Fraction) -> bytes:
         for i in range(frames):
             codes = (images[i].clamp(0, 1) * 255).round().byte().cpu().numpy()
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(codes), format="rgb24")
-            frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = converted(frame, format=pixel_format, dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -92,8 +108,17 @@ def mp4_bytes(images: Tensor, rate: Fraction) -> bytes:
 
 def _picture(frame: av.VideoFrame) -> np.ndarray:
     deep = any(component.bits > 8 for component in frame.format.components)
-    pixels = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
+    return upright(frame, converted(frame, format="rgb48le" if deep else "rgb24").to_ndarray())
+
+
+def upright(frame: av.VideoFrame, pixels: np.ndarray) -> np.ndarray:
+    """The pixels of a frame, [H, W, ...], turned as its rotation flag says."""
     return np.rot90(pixels, frame.rotation // 90)  # both count counterclockwise
+
+
+def converted(frame: av.VideoFrame, **to) -> av.VideoFrame:
+    """`frame.reformat(**to)` by one thread."""
+    return frame.reformat(**to, **_ONE_THREAD)
 
 
 def _end_of(frame: av.VideoFrame, rate: Fraction) -> float:

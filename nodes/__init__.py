@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
 from ..model_loaders.model_set import BUNDLED
+from .alpha_video import LoadAlphaVideo, SaveAlphaVideo
 from .caption import CaptionClip
 from .colour_space import ColourSpaceNode
 from .compositor import Compositor, MakeCompLayer
@@ -21,6 +22,7 @@ from .gated_lora import GatedLora
 from .guided_upsample import GuidedUpsample
 from .highlights import CompressHighlights, RestoreHighlights
 from .joint_sampler import JointSampler
+from .layer_exr import LoadLayersExr, SaveLayersExr
 from .layer_viewer import LayerViewer
 from .lights import AddEnvironmentLight, AddLight
 from .live_task import add_route
@@ -28,8 +30,9 @@ from .load_layers import LoadLayers
 from .load_words import LoadWords
 from .normal_map import NormalMap
 from .rebuild import Rebuild
-from .relight import RelightShot
 from .refine_matte import RefineMatte
+from .relight import RelightShot
+from .save_layers import SaveLayers
 from .segmentation import DecodeSegmentation, EncodeSegmentation
 from .skeleton import DecodeSkeleton, EncodeSkeleton
 from .video_caption import VideoCaption
@@ -55,4 +58,5 @@ class StrataExtension(ComfyExtension):
             LayerViewer, ContactSheet, Wipe,
             MakeCompLayer, Compositor, Decontaminate, Despill, RefineMatte,
             ColourSpaceNode, CompressHighlights, RestoreHighlights,
+            SaveLayersExr, LoadLayersExr, SaveAlphaVideo, LoadAlphaVideo, SaveLayers,
         ]

@@ -88,8 +88,8 @@ class Compositor(io.ComfyNode):
                 io.Image.Output("plate", tooltip="The composite, in the size of the background. Values above 1 stay. "
                                                  "Where alpha is below 1 it is premultiplied, that is over black."),
                 io.Mask.Output("alpha", tooltip="Its alpha: 1 everywhere over an opaque background."),
-                io.Image.Output("residual", tooltip="Original minus plate, in linear light and signed: added to the "
-                                                    "linear plate it gives the original. Black without an original."),
+                io.Image.Output("residual", tooltip="Original minus plate in linear light, signed and stored as "
+                                                    "'colours' says: for Save Layers EXR. Black without an original."),
             ],
         )
 

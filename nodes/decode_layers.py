@@ -14,14 +14,14 @@ OUTPUTS = ("rgb", "albedo", "irradiance", "normal", "alpha", "fg", "bg", ALPHA_M
            "depth", "flow", "densepose", "skeleton", "segmentation")
 
 
-def connected_outputs(prompt: dict, node_id: str) -> tuple[str, ...] | None:
-    """Which outputs of a node some other node of a prompt reads; None when the prompt does not list the node (one that
-    was made while the prompt runs)."""
+def connected_outputs(prompt: dict, node_id: str, outputs: tuple[str, ...] = OUTPUTS) -> tuple[str, ...] | None:
+    """Which of a node's `outputs` some other node of a prompt reads; None when the prompt does not list the node (one
+    that was made while the prompt runs)."""
     if node_id not in prompt:
         return None
     links = [value for node in prompt.values() for value in node["inputs"].values() if isinstance(value, list)]
     used = {link[1] for link in links if len(link) == 2 and str(link[0]) == node_id}
-    return tuple(name for i, name in enumerate(OUTPUTS) if i in used)
+    return tuple(name for i, name in enumerate(outputs) if i in used)
 
 
 def running_prompt() -> dict:

@@ -37,8 +37,8 @@ class Decontaminate(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("foreground", tooltip="Straight colour, not premultiplied. For Strata Comp Layer."),
-                io.Image.Output("residual", tooltip="Plate minus the new foreground over the background, in linear "
-                                                    "light and signed: near black if the layers fit together."),
+                io.Image.Output("residual", tooltip="Plate minus the new foreground over the background in linear "
+                                                    "light, signed: near black if the layers fit together."),
             ],
         )
 

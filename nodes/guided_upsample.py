@@ -5,10 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..imaging.colour import LINEAR
 from ..imaging.layers import as_mask
 from ..imaging.plate_size import GUIDED, RATIO, layers_at_plate_size
-from .pictures import LINEAR, colour_input, each_frame
-from .saying import say
+from .colours import colours_input
+from .saying import say, steps
 
 LAYERS = ("alpha", "normal", "irradiance", "albedo")
 
@@ -40,7 +41,7 @@ class GuidedUpsample(io.ComfyNode):
                                      "where the layer misses the plate's edges, and softer."),
                 io.Float.Input("grain", default=0.01, min=0.001, max=0.5, step=0.001, advanced=True,
                                tooltip="The plate's noise, 0..1: fainter detail of the plate does not come through."),
-                colour_input("colour", "plate, irradiance and albedo, in and out,"),
+                colours_input("plate, irradiance and albedo, in and out,", advanced=True),
             ],
             outputs=[
                 io.Mask.Output("alpha", tooltip="White is foreground."),
@@ -54,15 +55,15 @@ class GuidedUpsample(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, plate, albedo_by: str, radius: int, grain: float, colour: str, alpha=None, normal=None,
+    def execute(cls, plate, albedo_by: str, radius: int, grain: float, colours: str, alpha=None, normal=None,
                 irradiance=None, albedo=None) -> io.NodeOutput:
         given = {"normal": normal, "irradiance": irradiance, "albedo": albedo}
         layers = {name: image[..., :3] for name, image in given.items() if image is not None}
         if alpha is not None:
             layers["alpha"] = (alpha if alpha.ndim == 3 else as_mask(alpha)).unsqueeze(-1)
         made, missed = layers_at_plate_size(
-            plate[..., :3], layers, albedo_by=albedo_by, radius=radius, grain=grain, linear=colour == LINEAR,
-            each_frame=each_frame(plate))
+            plate[..., :3], layers, albedo_by=albedo_by, radius=radius, grain=grain, linear=colours == LINEAR,
+            each_frame=steps(len(plate)))
         if "alpha" in made:
             made["alpha"] = made["alpha"].squeeze(-1)
         report = "\n".join(f"{name}: {error:.4f} rms from the small one" for name, error in missed.items())

@@ -13,7 +13,7 @@ from ..imaging.colour import srgb_to_linear
 from ..imaging.colour_temperature import COOLEST, HOTTEST, black_body
 from ..imaging.lights import DirectionalLight, EnvironmentLight, Light, PointLight, SpotLight
 from ..imaging.spherical_harmonics import environment_light
-from .pictures import colour_input, curves
+from .colours import colours_input, curves
 
 Lights = io.Custom("STRATA_LIGHTS")
 DIRECTIONAL, POINT, SPOT = "directional", "point", "spot"
@@ -165,7 +165,7 @@ class AddEnvironmentLight(io.ComfyNode):
                 io.Image.Input("panorama", tooltip="All around in one picture (lat-long, twice as wide as high), its "
                                                    "middle where the camera looks. HDR: values above 1 are light too. "
                                                    "Of a clip, its first frame."),
-                colour_input("colour", "the panorama's colours", advanced=False),
+                colours_input("the panorama's colours"),
                 io.Float.Input("turn", default=0.0, min=-360.0, max=360.0, step=1.0,
                                tooltip="Turns the panorama, in degrees: above 0 its middle moves to the left."),
                 io.Float.Input("tilt", default=0.0, min=-90.0, max=90.0, step=1.0, advanced=True,
@@ -179,11 +179,11 @@ class AddEnvironmentLight(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, panorama, colour: str, turn: float, tilt: float, strength: float, exposure: float, mask=None,
+    def execute(cls, panorama, colours: str, turn: float, tilt: float, strength: float, exposure: float, mask=None,
                 lights=()) -> io.NodeOutput:
         panorama = panorama[:1, ..., :3].float()
         check_pixels("The panorama", panorama, (3,))
-        decode, _ = curves(colour)
+        decode, _ = curves(colours)
         # turned about the world's vertical first, then about the camera's own side
         way = rotation(0.0, tilt, 0.0) @ rotation(turn, 0.0, 0.0)
         harmonics = environment_light(decode(panorama[0].cpu()).clamp_min(0), way)

@@ -9,7 +9,7 @@ from ..imaging.bands import in_bands
 from ..imaging.camera import rotation
 from ..imaging.checks import check_pixels
 from ..imaging.normal_maps import decode_normals, encode_normals, resize_normals, rotate_normals, turn_green
-from .pictures import each_frame
+from .saying import steps
 
 OPENGL, DIRECTX = "OpenGL", "DirectX"
 STAY, TO_WORLD, TO_CAMERA = "as it is", "camera to world", "world to camera"
@@ -61,7 +61,7 @@ class NormalMap(io.ComfyNode):
                 vectors = rotate_normals(vectors, turn if space == TO_WORLD else turn.T)
             return (encode_normals(turn_green(vectors) if wanted == DIRECTX else vectors),)
 
-        (result,) = in_bands(convert, {"normal": normal}, each_frame(normal))
+        (result,) = in_bands(convert, {"normal": normal}, steps(len(normal)))
         size = (height or normal.shape[1], width or normal.shape[2])
         if size != tuple(normal.shape[1:3]):
             result = torch.cat([encode_normals(resize_normals(decode_normals(frame), *size))

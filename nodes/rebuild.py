@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..imaging.rebuild import rebuild_clip
-from .pictures import colour_input, curves, each_frame
-from .saying import say
+from .colours import colours_input, curves
+from .saying import say, steps
 
 
 class Rebuild(io.ComfyNode):
@@ -29,11 +29,11 @@ class Rebuild(io.ComfyNode):
                                  tooltip="Find the contrast of the irradiance too, not only its brightness."),
                 io.Boolean.Input("per_channel", default=False,
                                  tooltip="Fit red, green and blue each for itself, for layers with a colour cast."),
-                colour_input("colour", "the plate and the results"),
-                colour_input("layers", "the given albedo and irradiance"),
+                colours_input("the plate and the results", advanced=True),
+                colours_input("the given albedo and irradiance", "layers", advanced=True),
             ],
             outputs=[
-                io.Image.Output("albedo", tooltip="As given, stored as 'colour' says."),
+                io.Image.Output("albedo", tooltip="As given, stored as 'colours' says."),
                 io.Image.Output("irradiance", tooltip="Fitted to the plate; may pass 1."),
                 io.Image.Output("residual", tooltip="Plate - albedo x irradiance: highlights, glow, glass. Keep it in "
                                                     "float (EXR): it has negative values."),
@@ -43,12 +43,12 @@ class Rebuild(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, plate, albedo, irradiance, fit_gamma: bool, per_channel: bool, colour: str,
+    def execute(cls, plate, albedo, irradiance, fit_gamma: bool, per_channel: bool, colours: str,
                 layers: str) -> io.NodeOutput:
-        decode, encode = curves(colour)
+        decode, encode = curves(colours)
         given, _ = curves(layers)
         *results, fit = rebuild_clip(
             {"plate": plate[..., :3], "albedo": albedo[..., :3], "irradiance": irradiance[..., :3]},
             {"plate": decode, "albedo": given, "irradiance": given}, encode,
-            gamma=fit_gamma, per_channel=per_channel, each_frame=each_frame(plate, albedo, irradiance))
+            gamma=fit_gamma, per_channel=per_channel, each_frame=steps(max(map(len, (plate, albedo, irradiance)))))
         return io.NodeOutput(*results, str(fit), ui=say(cls, str(fit)))

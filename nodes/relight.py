@@ -7,8 +7,9 @@ from comfy_api.latest import io
 from ..comfy_host.native import geometry_depth
 from ..imaging.normal_maps import decode_normals
 from ..imaging.relight import Gloss, Relight, relight_clip
+from .colours import colours_input, curves
 from .lights import Lights
-from .pictures import colour_input, curves, each_frame
+from .saying import steps
 
 _NEAR, _SKY = 0.001, 1000.0  # metres: a geometry's sky and holes lie so far off that no lamp reaches them
 ALBEDO, RATIO = "albedo x light", "plate x new / old light"
@@ -75,7 +76,7 @@ class RelightShot(io.ComfyNode):
                                        "wood, 0.5 and more metal, 0 no highlights."),
                 io.Float.Input("roughness", default=0.4, min=0.0, max=1.0, step=0.01,
                                tooltip="Of the highlights: 0.1 polished, 1 dull."),
-                colour_input("colour", "all colours in and out"),
+                colours_input("all colours in and out", advanced=True),
             ],
             outputs=[
                 io.Image.Output("relit", tooltip="The shot in its new light; may pass 1."),
@@ -87,7 +88,7 @@ class RelightShot(io.ComfyNode):
 
     @classmethod
     def execute(cls, normal, lights, mode: dict, keep_light: float, field_of_view: float, specular: float,
-                roughness: float, colour: str, plate=None, irradiance=None, depth=None, mask=None) -> io.NodeOutput:
+                roughness: float, colours: str, plate=None, irradiance=None, depth=None, mask=None) -> io.NodeOutput:
         colours = {"albedo": mode.get("albedo"), "residual": mode.get("residual"), "plate": plate,
                    "irradiance": irradiance}
         layers = {name: image[..., :3] for name, image in {"normal": normal, **colours}.items() if image is not None}
@@ -95,9 +96,9 @@ class RelightShot(io.ComfyNode):
             layers["depth"] = metres(depth)
         if mask is not None:
             layers["mask"] = mask.unsqueeze(-1)
-        decode, encode = curves(colour)
+        decode, encode = curves(colours)
         relight = Relight(
             lights=lights, field_of_view=field_of_view, gloss=Gloss(roughness, specular) if specular else None,
             keep=keep_light, residual=mode.get("residual_gain", 0.0), limit=mode.get("limit"))
         decoders = {**dict.fromkeys(colours, decode), "normal": decode_normals}
-        return io.NodeOutput(*relight_clip(relight, layers, decoders, encode, each_frame(*layers.values())))
+        return io.NodeOutput(*relight_clip(relight, layers, decoders, encode, steps(max(map(len, layers.values())))))

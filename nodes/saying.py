@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 from server import PromptServer
 
@@ -14,3 +18,15 @@ def say(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
     if node.hidden is not None and node.hidden.unique_id is not None:
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
     return ui.PreviewText(text)
+
+
+def steps(total: int) -> Callable[[], None]:
+    """What to call after each of `total` steps: it moves the node's progress bar, and raises when the artist
+    cancels."""
+    bar = ProgressBar(total)
+
+    def after_step() -> None:
+        throw_exception_if_processing_interrupted()
+        bar.update(1)
+
+    return after_step

@@ -1,6 +1,5 @@
 """Reading and writing clips: what goes in comes out, and nothing half-written stays."""
 
-import contextlib
 import struct
 import sys
 from fractions import Fraction
@@ -19,6 +18,7 @@ from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
 from comfyui_strata.imaging.depth import warmth_to_colours
 from comfyui_strata.imaging.flow import flow_to_colours
 from comfyui_strata.imaging.layers import decode
+from comfyui_strata.tests.disks import disk_of
 
 RATE = Fraction(24000, 1001)
 SIZES = [(1, 16, 16), (1, 1, 1), (2, 17, 31), (7, 32, 48), (12, 33, 20)]
@@ -406,18 +406,6 @@ def test_a_shorter_clip_leaves_no_frames_of_the_longer_one(tmp_path, format):
     written = write_clip(torch.zeros(2, 8, 8, 3), tmp_path / "rgb", RATE, format)
     assert files_under(written) == ["notes.txt", f"rgb.1001.{format}", f"rgb.1002.{format}"]
     assert read_clip(written).images.max() == 0
-
-
-@contextlib.contextmanager
-def disk_of(size: int):
-    """No file may grow beyond `size` bytes, as on a disk that fills up half-way."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("format", ["png", "mp4", "exr"])

@@ -6,10 +6,10 @@ import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ....imaging.colour import linear_to_srgb, srgb_to_linear
+from ....nodes.colours import LINEAR, SRGB
 from ....nodes.guided_upsample import GuidedUpsample
 from ....nodes.lights import AddEnvironmentLight, AddLight
 from ....nodes.normal_map import NormalMap
-from ....nodes.pictures import LINEAR, SRGB
 from ....nodes.rebuild import Rebuild
 from ....nodes.relight import ALBEDO, RATIO, RelightShot
 from . import tiny
@@ -56,7 +56,7 @@ def check_panoramas_turn_and_tilt():
     for turn, tilt, brightest in ((0.0, 0.0, 0), (90.0, 0.0, 1), (90.0, 90.0, 1), (0.0, 90.0, 2)):
         (lights,) = AddEnvironmentLight.execute(panorama, LINEAR, turn, tilt, 1.0, 0.0)
         lit = RelightShot.execute(axes.view(1, 1, 3, 3), lights, {"mode": ALBEDO, "albedo": torch.ones(1, 1, 3, 3)},
-                                  **SURFACE, colour=LINEAR)[0][0, 0, :, 0]
+                                  **SURFACE, colours=LINEAR)[0][0, 0, :, 0]
         assert int(lit.argmax()) == brightest, f"turn {turn}, tilt {tilt}: {lit.tolist()}"
         said.append(f"{turn:g} {tilt:g}: {[round(value, 2) for value in lit.tolist()]}")
     return "; ".join(said)
