@@ -89,9 +89,9 @@ class RelightShot(io.ComfyNode):
     @classmethod
     def execute(cls, normal, lights, mode: dict, keep_light: float, field_of_view: float, specular: float,
                 roughness: float, colours: str, plate=None, irradiance=None, depth=None, mask=None) -> io.NodeOutput:
-        colours = {"albedo": mode.get("albedo"), "residual": mode.get("residual"), "plate": plate,
-                   "irradiance": irradiance}
-        layers = {name: image[..., :3] for name, image in {"normal": normal, **colours}.items() if image is not None}
+        given = {"albedo": mode.get("albedo"), "residual": mode.get("residual"), "plate": plate,
+                 "irradiance": irradiance}
+        layers = {name: image[..., :3] for name, image in {"normal": normal, **given}.items() if image is not None}
         if depth is not None:
             layers["depth"] = metres(depth)
         if mask is not None:
@@ -100,5 +100,5 @@ class RelightShot(io.ComfyNode):
         relight = Relight(
             lights=lights, field_of_view=field_of_view, gloss=Gloss(roughness, specular) if specular else None,
             keep=keep_light, residual=mode.get("residual_gain", 0.0), limit=mode.get("limit"))
-        decoders = {**dict.fromkeys(colours, decode), "normal": decode_normals}
+        decoders = {**dict.fromkeys(given, decode), "normal": decode_normals}
         return io.NodeOutput(*relight_clip(relight, layers, decoders, encode, steps(max(map(len, layers.values())))))

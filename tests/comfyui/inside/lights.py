@@ -32,7 +32,7 @@ def wall(frames: int = 2) -> dict:
 def relit(lights, mode: dict, **inputs) -> torch.Tensor:
     """The relit picture in linear light."""
     layers = wall()
-    out = RelightShot.execute(layers["normal"], lights, mode, **{**SURFACE, "colour": SRGB, **inputs})
+    out = RelightShot.execute(layers["normal"], lights, mode, **{**SURFACE, "colours": SRGB, **inputs})
     return srgb_to_linear(out[0])
 
 
@@ -102,7 +102,7 @@ def check_masks_and_highlights():
     kept = relit(lights, mode, plate=layers["plate"], mask=mask)
     expected = torch.cat([torch.full((2, 3, 8, 3), 0.5), torch.full((2, 3, 8, 3), 0.4)], 1)
     painted = relit(shaded, mode)
-    shiny = RelightShot.execute(layers["normal"], lights, mode, **{**SURFACE, "specular": 0.5, "colour": LINEAR})
+    shiny = RelightShot.execute(layers["normal"], lights, mode, **{**SURFACE, "specular": 0.5, "colours": LINEAR})
     assert shiny[2].min() > 0, "no highlights"
     return "; ".join([tiny.within("mask", kept, expected, 1e-5),
                       tiny.within("light's mask", painted, 0.5 * mask[..., None].expand(2, 6, 8, 3), 1e-5)])
@@ -124,7 +124,7 @@ def check_rebuild_is_the_plate():
 def check_guided_upsample_sizes():
     """Layers come out at the plate's size; what was not connected stops its users with a sentence."""
     plate = torch.rand(2, 32, 48, 3, generator=torch.Generator().manual_seed(0))
-    how = {"radius": 1, "grain": 0.01, "colour": SRGB}
+    how = {"radius": 1, "grain": 0.01, "colours": SRGB}
     small = wall()
     out = GuidedUpsample.execute(plate, "plate / irradiance", **how, alpha=torch.ones(2, 6, 8),
                                  normal=small["normal"], irradiance=small["irradiance"]).result
