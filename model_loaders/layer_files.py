@@ -22,6 +22,7 @@ from .vocabulary import Vocabulary
 
 PROMPTS_SUFFIX = ".empty_prompt.safetensors"
 PROMPT_TOKENS = 512
+PROMPT_ROWS = "rows"  # in the metadata
 
 
 @dataclass(frozen=True)
@@ -80,20 +81,20 @@ def prompts_path(layers: str | Path) -> Path:
 
 
 def stored_prompts(layers: str | Path) -> dict[str, Tensor]:
-    """The embeddings [1, 512, E] stored beside a layer file, float32: that of the empty prompt as "", those of the
-    streams' own prompts by the name of the stream. Empty where none are.
+    """The embeddings [1, W, E] stored beside a layer file, float32, W 512 unless the file says otherwise: that of the
+    empty prompt as "", those of the streams' own prompts by the name of the stream. Empty where none are.
 
     Raises ValueError for a file that is damaged or no such file."""
     path = prompts_path(layers)
     if not path.is_file():
         return {}
-    prompts, tensors = {}, load_tensors(path)
+    prompts, tensors, width = {}, load_tensors(path), _prompt_rows(path)
     check_finite(path.name, tensors)
     for key, rows in tensors.items():
-        if rows.ndim != 2 or not 0 < len(rows) <= PROMPT_TOKENS:
+        if rows.ndim != 2 or not 0 < len(rows) <= width:
             raise ValueError(f"'{path.name}' is no file of prompts: {key} is {tuple(rows.shape)} where up to "
-                             f"{PROMPT_TOKENS} rows of numbers are needed; delete it, and it is made anew.")
-        full = rows.new_zeros(1, PROMPT_TOKENS, rows.shape[1], dtype=torch.float32)
+                             f"{width} rows of numbers are needed; delete it, and it is made anew.")
+        full = rows.new_zeros(1, width, rows.shape[1], dtype=torch.float32)
         full[0, :len(rows)] = rows
         prompts["" if key == EMPTY_PROMPT else key.removeprefix(OWN_PROMPT)] = full
     return prompts
@@ -104,12 +105,20 @@ def save_prompts(layers: str | Path, prompts: Mapping[str, Tensor]) -> None:
     under other names stays.
 
     Rows of zeros at the end are left out: most families' encoder makes all padding so. Where it does not, nothing is.
+    How many rows there were with them is stored where it is not 512, since a network attends to padding, too.
     """
     path = prompts_path(layers)
     tensors = load_tensors(path) if path.is_file() else {}
+    width = max([*map(len, prompts.values()), *([_prompt_rows(path)] if tensors else [])], default=PROMPT_TOKENS)
     for name, embedding in prompts.items():
         used = embedding.any(dim=1).nonzero()
         count = int(used.max()) + 1 if len(used) else 1
         # A copy, as several may be views of one, which the format does not have.
         tensors[OWN_PROMPT + name if name else EMPTY_PROMPT] = embedding[:count].float().cpu().clone()
-    replace_tensors(path, tensors)
+    replace_tensors(path, tensors, {PROMPT_ROWS: str(width)} if width != PROMPT_TOKENS else None)
+
+
+def _prompt_rows(path: Path) -> int:
+    """How many rows the embeddings of a file of prompts have, with those that are zero."""
+    stated = read_header(path).metadata.get(PROMPT_ROWS, str(PROMPT_TOKENS))
+    return int(stated) if stated.isdecimal() else PROMPT_TOKENS

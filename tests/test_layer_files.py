@@ -316,6 +316,15 @@ class TestPrompts:
         stored = stored_prompts(unity)
         assert torch.equal(stored[""][0], first) and torch.equal(stored["depth"][0], second)
 
+    def test_an_encoder_of_fewer_rows(self, unity):
+        """A network attends to padding, too: it must be as much as in the training."""
+        rows = torch.zeros(64, 8)
+        rows[0] = 1
+        save_prompts(unity, {"": rows})
+        save_prompts(unity, {"depth": rows})
+        assert {name: text.shape for name, text in stored_prompts(unity).items()} == dict.fromkeys(
+            ("", "depth"), (1, 64, 8))
+
     def test_the_files_of_before(self, unity):
         save_file({"empty_prompt": torch.ones(1, 8, dtype=torch.float16)}, prompts_path(unity))
         stored = stored_prompts(unity)
