@@ -30,7 +30,7 @@ CASES = {
     "composite": lambda plate, other, alpha: composite([Layer(plate, alpha)], other, original=plate),
     "composite, moved": lambda plate, other, alpha: composite(
         [Layer(plate, alpha, move=Move(x=10.5, scale=0.9, rotation=3))], other),
-    "decontaminate": lambda plate, other, alpha: decontaminate(plate, alpha, other, hold=0.001),
+    "decontaminate": lambda plate, other, alpha: decontaminate(plate, alpha, other, hold=0.03),
     "refine matte": lambda plate, other, alpha: (refine_matte(alpha, MATTE),),
     "despill": lambda plate, other, alpha: despill_clip(plate, "green", "average", 1.0, 1.0, "sRGB"),
     "restore highlights": lambda plate, other, alpha: (restore_clip(plate, other, 0.8, LINEAR),),

@@ -27,13 +27,15 @@ class Decontaminate(io.ComfyNode):
                 io.Image.Input("background", tooltip="The plate without the object, as also behind it: the bg of "
                                                      "Decode Layers, or a clean plate. A still holds for all frames."),
                 io.Image.Input("foreground", optional=True,
-                               tooltip="What to hold to where alpha is thin: the fg of Decode Layers. Without one, the "
-                                       "plate."),
+                               tooltip="What to hold to where alpha is thin, if it is clean there. Without one, the "
+                                       "plate's solid parts drawn outwards. A fg on a green ground would tint edges."),
                 colours_input(),
-                io.Float.Input("hold", default=0.001, min=0.0, max=10.0, step=0.001, round=0.0001,
+                io.Float.Input("hold", default=0.03, min=0.0, max=10.0, step=0.001, round=0.0001,
                                tooltip="How firmly thin edges hold to the foreground instead of the plate, in squares "
-                                       "of alpha. 0: over the old background the plate comes back exactly. 0.01: less "
-                                       "noise in hair."),
+                                       "of alpha. 0: over the old background the plate comes back exactly. 0.1: "
+                                       "calmer, where background and alpha are not quite right."),
+                io.Boolean.Input("positive", default=True, advanced=True,
+                                 tooltip="No colour below 0, which a wrong alpha asks for and shows as dark specks."),
             ],
             outputs=[
                 io.Image.Output("foreground", tooltip="Straight colour, not premultiplied. For Strata Comp Layer."),
@@ -43,6 +45,8 @@ class Decontaminate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, plate, alpha, background, colours: str, hold: float, foreground=None) -> io.NodeOutput:
+    def execute(cls, plate, alpha, background, colours: str, hold: float, positive: bool = True,
+                foreground=None) -> io.NodeOutput:
         tick = comfy.utils.ProgressBar(1).update_absolute
-        return io.NodeOutput(*decontaminate(plate, alpha, background, foreground, hold=hold, space=colours, tick=tick))
+        return io.NodeOutput(*decontaminate(plate, alpha, background, foreground, hold=hold, positive=positive,
+                                            space=colours, tick=tick))

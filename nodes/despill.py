@@ -24,7 +24,8 @@ class Despill(io.ComfyNode):
                 io.Image.Input("foreground", tooltip="Straight or premultiplied, both are right; alpha in a fourth "
                                                      "channel stays."),
                 colours_input(),
-                io.Combo.Input("screen", options=list(SCREENS), default="green"),
+                io.Combo.Input("screen", options=list(SCREENS), default="green",
+                               tooltip="The colour of the screen that stood behind."),
                 io.Combo.Input("limit", options=list(LIMITS), default="average",
                                tooltip="What the screen's channel may be at most: the average of the other two, or the "
                                        "brighter of them, which is gentler on yellow and cyan."),

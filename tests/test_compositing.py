@@ -8,7 +8,7 @@ import torch.nn.functional
 
 from comfyui_strata.imaging.colour import LINEAR, linear_to_srgb, luminance, srgb_to_linear
 from comfyui_strata.imaging.composite import OPERATORS, over, premultiply, unpremultiply
-from comfyui_strata.imaging.decontaminate import decontaminate, decontaminated
+from comfyui_strata.imaging.decontaminate import decontaminate, decontaminated, extended
 from comfyui_strata.imaging.despill import SCREENS, despill, despill_clip, spill
 from comfyui_strata.imaging.layer_stack import Layer, composite
 from comfyui_strata.imaging.transform import Move, place
@@ -286,6 +286,29 @@ def test_decontaminated_clips_say_what_is_left(plate):
     assert (srgb_to_linear(clean) - plate.fg_linear)[seen].abs().max() < 1e-4
 
 
+def test_solid_colours_are_drawn_outwards():
+    colours, alpha = noise(37, 50, 3) * 4, torch.zeros(37, 50, 1)
+    alpha[5:30, 5:20], alpha[5:30, 30:45], alpha[2:5, 5:45] = 1, 1, 0.5
+    colours[5:30, 5:20], colours[5:30, 30:45] = torch.tensor([4.0, 0.5, 0.0]), torch.tensor([0.0, 1.0, 2.0])
+    drawn = extended(colours, alpha)
+    assert torch.allclose(drawn[5:30, 5:20], colours[5:30, 5:20]) and torch.allclose(drawn[6, 30:45], colours[6, 30:45])
+    assert (drawn[15, 4] - colours[15, 5]).abs().max() < 0.5 and (drawn[15, 45] - colours[15, 44]).abs().max() < 1
+    assert drawn.min() >= 0 and drawn.max() <= 4 + 1e-5  # means of the two, so nothing of the noise around
+    assert (drawn[..., 0] / 4 + drawn[..., 2] / 2 - 1).abs().max() < 1e-5
+    assert torch.equal(extended(colours, 0.5 * alpha), colours)
+
+
+def test_positive_keeps_colours_out_of_the_dark_and_nothing_else():
+    C, B, F = (noise(1, 9, 9, 3, seed=i) for i in range(3))
+    a = noise(1, 9, 9) * 0.6 + 0.2
+    free = decontaminate(C, a, B, F, hold=0.01, space=LINEAR)[0]
+    held, residual = decontaminate(C, a, B, F, hold=0.01, positive=True, space=LINEAR)
+    assert free.min() < 0 and torch.equal(held, free.clamp_min(0))
+    assert (over(held, a[..., None], B) + residual - C).abs().max() < 1e-6
+    dark = decontaminate(C - 1, a, B - 1, F - 1, hold=0.01, positive=True, space=LINEAR)[0]
+    assert (dark >= torch.minimum(C, F) - 1).all()  # colours that were negative may stay so
+
+
 def blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """[F, H, W, C], a Gaussian of that many pixels."""
     reach = math.ceil(3 * sigma)
@@ -318,7 +341,8 @@ def test_decontamination_halves_the_composite_error_on_a_new_background(guess):
         soft = (a > 0) & (a < 1)
         alpha = (a + 0.02 * torch.randn(a.shape, generator=random) * soft).clamp(0, 1)
         start = C if guess == "plate" else predicted(torch.where(a > 0, F, C))
-        clean = decontaminate(C, alpha[..., 0], predicted(B), start, hold=0.001, space=LINEAR)[0]
+        given = None if guess == "plate" else start
+        clean = decontaminate(C, alpha[..., 0], predicted(B), given, hold=0.03, positive=True, space=LINEAR)[0]
         truth = linear_to_srgb(over(F, a, new))
         for name, foreground in (("straight", start), ("clean", clean)):
             made = linear_to_srgb(over(foreground, alpha, new))
