@@ -148,11 +148,11 @@ def check_places():
     """What leaves ComfyUI's folders is refused in one sentence, and makes nothing."""
     root = Path(folder_paths.get_output_directory())
     before = sorted(root.parent.rglob("*"))
+    picture = latents.clip(1)
     for prefix in ("../out", "a/../../out", "/tmp/out", "a/b/../../../out"):
-        refused(lambda prefix=prefix: save_video(latents.clip(1), "ffv1", prefix), ValueError,
-                "leaves ComfyUI's output")
+        refused(lambda prefix=prefix: save_video(picture, "ffv1", prefix), ValueError, "leaves ComfyUI's output")
     for prefix in ("", "  ", ".", "a/.."):
-        refused(lambda prefix=prefix: save_video(latents.clip(1), "ffv1", prefix), ValueError, "names no file")
+        refused(lambda prefix=prefix: save_video(picture, "ffv1", prefix), ValueError, "names no file")
     for name in ("../secret.mov", "/etc/passwd", "../../x [output]"):
         refused(lambda name=name: LoadAlphaVideo.execute(name, AS_STATED), ValueError, "leaves ComfyUI's input and")
         assert "leaves" in LoadAlphaVideo.validate_inputs(name)
