@@ -144,7 +144,7 @@ def _write(folder, version, jobs: Mapping[Path, Iterator], names: Mapping[Path, 
                 after_frame()
     finally:
         if not written + kept:
-            for place in {*jobs, folder}:
+            for place in dict.fromkeys([*jobs, folder]):  # what lies in the version's folder goes before it
                 with suppress(OSError):  # it holds something, or is not there
                     place.rmdir()
     return Delivered(folder, version, written, kept, notes)

@@ -7,7 +7,6 @@ import torch
 
 from comfyui_strata.imaging.clips import read_clip
 from comfyui_strata.joint.families import INTRINSIC, parse_task
-from comfyui_strata.model_loaders.layer_files import prompts_path
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone.layers import Job, run
 from comfyui_strata.tests.comfyui.conftest import PACK
@@ -20,16 +19,13 @@ SHOT, SEED, STEPS = PACK / "workflows" / "assets" / "shot.mp4", 23, 10
 @pytest.fixture(scope="module")
 def layers(comfy):
     """Albedo and normal [F, H, W, 3] of the demo's shot, by a graph of stock loaders and our nodes."""
-    files = find_models("tiny", INTRINSIC)
-    for file, folder in ((files.backbone, "diffusion_models"), (files.vae, "vae"), (files.adapters, "loras"),
-                         (prompts_path(files.adapters), "loras")):
-        shutil.copy(file, comfy.base / "models" / folder / f"trained_{file.name}")
+    files = find_models("tiny", INTRINSIC)  # ComfyUI lists them where they lie
     shutil.copy(SHOT, comfy.base / "input" / "held_out.mp4")
     prompt = {
-        "model": ("UNETLoader", {"unet_name": "trained_wan.safetensors", "weight_dtype": "default"}),
-        "layers": ("StrataLoadLayers", {"adapters": "trained_intrinsic.safetensors", "time_rounding": "as published",
+        "model": ("UNETLoader", {"unet_name": files.backbone.name, "weight_dtype": "default"}),
+        "layers": ("StrataLoadLayers", {"adapters": files.adapters.name, "time_rounding": "as published",
                                         "model": ["model", 0]}),
-        "vae": ("VAELoader", {"vae_name": "trained_vae.safetensors"}),
+        "vae": ("VAELoader", {"vae_name": files.vae.name}),
         "video": ("LoadVideo", {"file": "held_out.mp4"}),
         "plate": ("GetVideoComponents", {"video": ["video", 0]}),
         "mask": ("StrataConditionMask", {"family": "intrinsic", "family.width": 64, "family.height": 64,

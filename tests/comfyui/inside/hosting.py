@@ -21,6 +21,8 @@ import nodes
 from ....comfy_host.attach import attach_layers, joint_model, with_settings
 from ....joint.adapters import Gate
 from ....joint.families import ALPHA, FAMILIES, INTRINSIC
+from ....model_loaders.layer_files import PROMPTS_SUFFIX
+from ....model_loaders.model_set import BUNDLED
 from ....nodes.gated_lora import ALL, SHARED, GatedLora
 from ....nodes.joint_sampler import JointSampler
 from ....nodes.load_layers import LoadLayers, adapter_files
@@ -237,7 +239,9 @@ def load_layers(model, adapters: str = "intrinsic.safetensors", rounding: str = 
 def check_load_layers_node():
     """UNETLoader -> Strata Load Layers from models/loras: family, rank and shift are said, the empty prompt is found;
     the choices hold both files and no embedding; a missing file names both folders."""
-    assert adapter_files() == sorted(f"{name}.safetensors" for name in FAMILIES), adapter_files()
+    bundled = {path.name for path in BUNDLED["tiny"].glob("loras/*") if not path.name.endswith(PROMPTS_SUFFIX)}
+    ours = {f"{name}.safetensors" for name in FAMILIES}
+    assert bundled and adapter_files() == sorted(ours | bundled), adapter_files()
     base = nodes.UNETLoader().load_unet("wan.safetensors", "default")[0]
     said = []
     for name, family in (("intrinsic", INTRINSIC), ("alpha", ALPHA)):
