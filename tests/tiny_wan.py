@@ -182,11 +182,11 @@ def write_empty_prompt(adapters: str | Path, text_dim: int = TINY.text_dim, seed
 def write_untrained(folder: str | Path, family: Family) -> None:
     """The adapters of a family that nobody has trained yet, for the backbone in a folder, and its empty prompt."""
     folder = Path(folder)
-    config = wan_config(read_header(folder / "wan.safetensors").shapes)
+    config = wan_config(read_header(folder / "diffusion_models" / "strata_tiny.wan.safetensors").shapes)
     adapters = write_tiny_adapters(
-        folder / f"{family.name}.safetensors", family, config,
+        folder / "loras" / f"strata_tiny_{family.name}.safetensors", family, config,
         note=f"The bundled {family.name} adapters are untrained: the layers they make are noise.")
-    trained = prompts_path(folder / "intrinsic.safetensors")
+    trained = prompts_path(folder / "loras" / "strata_tiny_intrinsic.safetensors")
     shutil.copy(trained, prompts_path(adapters))  # the prompt that the backbone knows
 
 
