@@ -48,7 +48,6 @@ export class Viewer {
     this.root = element("div", { className: "strata-viewer", tabIndex: 0 });
     this.tabs = element("div", { className: "strata-tabs" });
     this.screen = element("canvas", { className: "strata-screen" });
-    this.screen.getContext("2d");
     this.readout = element("div", { className: "strata-readout" });
     this.controls = element("div", { className: "strata-controls" });
     this.root.append(element("style", { textContent: STYLE }), this.tabs, this.screen, this.readout, this.controls);
