@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "COMFY_DYNAMICCOMBO_V3")
+GROWING = "COMFY_AUTOGROW_V3"
 GAP, TITLE, MARGIN, TOP = 40, 30, 20, 90  # pixels between columns, a node's title bar, a group's border and heading
 COLOURS = {"blue": "#3f789e", "green": "#2f7d4f", "amber": "#8a6d2f", "violet": "#6a4f8f"}
 
@@ -40,7 +41,7 @@ class Graph:
         node.update(inputs=[], outputs=[], title="Read me", properties={}, widgets_values=[text], color="#432",
                     bgcolor="#653")
 
-    def add(self, kind: str, *, title: str = "", wide: int = 300, room: int = 0, colour: str = "", models=(), **values):
+    def add(self, kind: str, /, *, title: str = "", wide: int = 300, room: int = 0, colour: str = "", models=(), **values):
         """A node of class `kind`, `wide` pixels, with `room` pixels below its widgets for a picture or text.
 
         `values` are its inputs by name (a dot written as two underscores): links or constants. Returns its handle."""
@@ -99,6 +100,9 @@ class Graph:
             for optional in (False, True):
                 for name, (of, *rest) in inputs.get("optional" if optional else "required", {}).items():
                     options = rest[0] if rest else {}
+                    if of == GROWING:
+                        into += _slots(f"{prefix}{name}", options["template"], values)
+                        continue
                     slot = {"name": prefix + name, "type": "COMBO" if isinstance(of, list) else of, "link": None}
                     if prefix:
                         slot["label"] = name
@@ -145,6 +149,14 @@ class Handle:
 
     def __getitem__(self, output: str) -> tuple[int, int]:
         return self.node, self.names.index(output)
+
+
+def _slots(name: str, template: dict, values: dict) -> list[dict]:
+    """The sockets of an input that grows: those in use, and the next one, as the frontend shows them."""
+    (of, *_), = [about for kind in template["input"].values() for about in kind.values()]
+    count = sum(key.startswith(f"{name}.{template['prefix']}") for key in values)
+    return [{"name": f"{name}.{template['prefix']}{i}", "label": f"{template['prefix']}{i}", "type": of, "link": None,
+             "shape": 7} for i in range(count + 1)]
 
 
 def _default(of, options: dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,8 @@ def write_base(base: Path) -> None:
     (base / "input").mkdir()
     for clip in (PACK / "workflows" / "assets").glob("*.mp4"):
         shrink(clip, base / "input" / clip.name)
+    for clip in (PACK / "workflows" / "assets").glob("*.webm"):  # with alpha, which a copy by another codec would lose
+        shutil.copy(clip, base / "input" / clip.name)
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / ODD_NAME).symlink_to(PACK, target_is_directory=True)
     for pack in ("tiny_text", "native_data"):
