@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graph import Graph, Handle
-from parts import ALPHA_SIZE, INTRINSIC_SIZE, Models, decode, layers, no_prompt, read_clip, write_clips
+from graph import Graph
+from parts import ALPHA_SIZE, INTRINSIC_SIZE, Models, decode, layers, no_prompt, read_clip, view, write_clips
 
 NO_MODEL = "No model is needed: it works on any layers, ours or others'."
 
@@ -12,15 +12,6 @@ def _read_me(g: Graph, text: str, height: int = 330) -> None:
     g.group("1. Read me")
     g.note(f"{text}\n\n**Clips**: copy workflows/assets of this pack into ComfyUI's input folder, or choose your own.",
            wide=380, height=height)
-
-
-def _clip(g: Graph, file: str, title: str) -> Handle:
-    return read_clip(g, file, title)
-
-
-def _viewer(g: Graph, fps, **shown) -> None:
-    g.add("StrataLayerViewer", title="Strata Layer Viewer: click on it; ? lists its keys", wide=520, room=460,
-          fps=fps, **shown)
 
 
 def _sun_and_sky(g: Graph, sky: tuple[int, int], **sun) -> tuple[int, int]:
@@ -35,11 +26,11 @@ def relight_layers(g: Graph) -> None:
                 "is left over, highlights above all. **Relight** lights the normals by the lamps you set, in linear "
                 f"light, and adds that back. The result goes out as a wipe to show and as EXR to comp.\n\n{NO_MODEL}")
     g.group("2. The shot and its layers", "green")
-    plate = _clip(g, "room.mp4", "The plate")
-    albedo = _clip(g, "room_albedo.mp4", "Its albedo")
+    plate = read_clip(g, "room.mp4", "The plate")
+    albedo = read_clip(g, "room_albedo.mp4", "Its albedo")
     g.column()
-    irradiance = _clip(g, "room_irradiance.mp4", "Its irradiance")
-    normal = _clip(g, "room_normal.mp4", "Its normals")
+    irradiance = read_clip(g, "room_irradiance.mp4", "Its irradiance")
+    normal = read_clip(g, "room_normal.mp4", "Its normals")
     g.group("3. Fit, and set the light", "amber")
     clean = g.add("StrataNormalMap", title="Strata Normal Map: unit length again", wide=320, normal=normal["images"])
     fit = g.add("StrataRebuild", title="Strata Rebuild", wide=320, plate=plate["images"], albedo=albedo["images"],
@@ -48,13 +39,13 @@ def relight_layers(g: Graph) -> None:
     g.column()
     sky = g.add("ImageScale", title="The sky, twice as wide as high", wide=320, image=plate["images"],
                 upscale_method="area", width=128, height=64, crop="disabled")
-    lights = _sun_and_sky(g, sky["IMAGE"], kind__azimuth=-50.0, kind__elevation=35.0, temperature=3200.0, strength=1.4)
+    lights = _sun_and_sky(g, sky["IMAGE"], kind__azimuth=60.0, kind__elevation=25.0, temperature=3200.0, strength=0.6)
     g.group("4. Relight", "amber")
     lit = g.add("StrataRelight", title="Strata Relight", wide=340, normal=clean["normal"], lights=lights,
                 mode="albedo x light", mode__albedo=fit["albedo"], mode__residual=fit["residual"],
                 plate=plate["images"], specular=0.04)
     g.group("5. Look, show, hand over", "violet")
-    _viewer(g, plate["fps"], rgb=plate["images"], albedo=fit["albedo"], irradiance=lit["irradiance"],
+    view(g, plate["fps"], rgb=plate["images"], albedo=fit["albedo"], irradiance=lit["irradiance"],
             normal=clean["normal"], pictures__picture0=lit["relit"])
     g.column()
     wipe = g.add("StrataWipe", title="Strata Wipe: before | after", wide=260, a=plate["images"], b=lit["relit"])
@@ -70,13 +61,13 @@ def new_background(g: Graph) -> None:
                 "laid over the new one in linear light. The foreground goes out as ProRes 4444 with alpha, the comp "
                 f"as EXR with its layers.\n\n{NO_MODEL}")
     g.group("2. The plate and its layers", "green")
-    plate = _clip(g, "person.mp4", "The plate")
-    matte = _clip(g, "person_alpha.mp4", "Its alpha")
+    plate = read_clip(g, "person.mp4", "The plate")
+    matte = read_clip(g, "person_alpha.mp4", "Its alpha")
     g.column()
-    fg = _clip(g, "person_fg.mp4", "Its foreground, on green")
-    old = _clip(g, "person_bg.mp4", "Its clean background")
+    fg = read_clip(g, "person_fg.mp4", "Its foreground, on green")
+    old = read_clip(g, "person_bg.mp4", "Its clean background")
     g.column()
-    new = _clip(g, "new_background.mp4", "The new background")
+    new = read_clip(g, "new_background.mp4", "The new background")
     g.group("3. Clean edges", "amber")
     mask = g.add("ImageToMask", title="The alpha as a mask", wide=260, image=matte["images"], channel="red")
     alpha = g.add("StrataRefineMatte", title="Strata Refine Matte", wide=320, alpha=mask["MASK"], black=0.02,
@@ -93,29 +84,28 @@ def new_background(g: Graph) -> None:
     back = g.add("StrataLayerCompositor", title="The old plate rebuilt: its residual should be black", wide=320,
                  background=old["images"], original=plate["images"], layers__layer0=layer["layer"])
     g.group("5. Look, show, hand over", "violet")
-    _viewer(g, plate["fps"], rgb=plate["images"], alpha=alpha["alpha"], fg=clean["foreground"], bg=old["images"],
+    view(g, plate["fps"], rgb=plate["images"], alpha=alpha["alpha"], fg=clean["foreground"], bg=old["images"],
             pictures__picture0=comp["plate"], pictures__picture1=back["residual"])
     g.column()
     g.add("StrataSaveAlphaVideo", title="Strata Save Alpha Video: ProRes 4444", wide=340,
           filename_prefix="strata/new_background/fg", images=clean["foreground"], alpha=alpha["alpha"],
           frame_rate=plate["fps"])
     g.add("StrataSaveLayersEXR", title="Strata Save Layers EXR", wide=340, filename_prefix="strata/new_background/comp",
-          rgb=comp["plate"], alpha=alpha["alpha"], fg=clean["foreground"], bg=new["images"], residual=back["residual"],
-          frame_rate=plate["fps"])
+          rgb=comp["plate"], alpha=alpha["alpha"], fg=clean["foreground"], bg=new["images"], frame_rate=plate["fps"])
     write_clips(g, "new_background", {"comp": comp["plate"]}, plate["fps"])
 
 
 def small_layers_at_plate_size(g: Graph) -> None:
     _read_me(g, "## Small layers at the plate's size\n\nA model works at 640x480, the plate is 2K or 4K. **Guided "
-                "Upsample** enlarges layers along the plate's own edges: alpha, irradiance, normals (unit length "
-                "again) and albedo. They go out as 16-bit PNG, a folder for each, and as a sheet to look at.\n\n"
-             + NO_MODEL)
+                "Upsample** enlarges layers along the plate's own edges: albedo, irradiance, normals (unit length "
+                "again), and an alpha likewise. They go out as 16-bit PNG, a folder for each, and as a sheet to look "
+                "at.\n\n" + NO_MODEL)
     g.group("2. The plate, and layers half as large", "green")
-    plate = _clip(g, "room.mp4", "The plate")
-    albedo = _clip(g, "room_albedo.mp4", "Its albedo")
+    plate = read_clip(g, "room.mp4", "The plate")
+    albedo = read_clip(g, "room_albedo.mp4", "Its albedo")
     g.column()
-    irradiance = _clip(g, "room_irradiance.mp4", "Its irradiance")
-    normal = _clip(g, "room_normal.mp4", "Its normals")
+    irradiance = read_clip(g, "room_irradiance.mp4", "Its irradiance")
+    normal = read_clip(g, "room_normal.mp4", "Its normals")
     g.column()
     halves = {name: g.add("ImageScaleBy", title=f"{name}, as a model would make it", wide=260, image=clip["images"],
                           upscale_method="area", scale_by=0.5)["IMAGE"]
@@ -130,20 +120,18 @@ def small_layers_at_plate_size(g: Graph) -> None:
           filename_prefix="strata/plate_size/sheet")
     g.column()
     g.add("StrataSaveLayers", title="Strata Save Layers: 16-bit PNG", wide=340,
-          filename_prefix="strata/plate_size/shot",
-          rgb=plate["images"], **made)
+          filename_prefix="strata/plate_size/shot", rgb=plate["images"], **made)
 
 
 def exr_there_and_back(g: Graph) -> None:
     _read_me(g, "## EXR there and back, and highlights through a model\n\nA plate and its layers go into one EXR file "
-                "a frame, in ACEScg, and come back from it by their names. Brightened by two stops the plate has "
+                "a frame, in ACEScg, and come back from it by their names. Made twice as bright the plate has "
                 "values above 1, which no model takes: **Compress Highlights** brings them below, reversibly; put "
                 "*Condition Mask* and the sampler where the note stands; **Restore Highlights** gives the result the "
-                "plate's own.\n\n"
-                + NO_MODEL, height=400)
+                "plate's own.\n\n" + NO_MODEL, height=400)
     g.group("2. A plate and its layers", "green")
-    plate = _clip(g, "room.mp4", "The plate")
-    normal = _clip(g, "room_normal.mp4", "Its normals")
+    plate = read_clip(g, "room.mp4", "The plate")
+    normal = read_clip(g, "room_normal.mp4", "Its normals")
     g.group("3. Into EXR, in ACEScg", "amber")
     aces = g.add("StrataColourSpace", title="Strata Colour Space: sRGB to ACEScg", wide=340, image=plate["images"],
                  spaces="built in", spaces__source="sRGB", spaces__target="ACEScg (AP1)")
@@ -169,29 +157,36 @@ def exr_there_and_back(g: Graph) -> None:
     shown = g.add("StrataColourSpace", title="Strata Colour Space: to sRGB, to look at", wide=340, image=high["layer"],
                   spaces="built in", spaces__source="linear Rec.709", spaces__target="sRGB")
     g.group("6. Look at it", "violet")
-    _viewer(g, plate["fps"], rgb=plate["images"], normal=back["normal"], pictures__picture0=low["compressed"],
+    view(g, plate["fps"], rgb=plate["images"], normal=back["normal"], pictures__picture0=low["compressed"],
             pictures__picture1=shown["image"])
 
 
 def alpha_video(g: Graph) -> None:
     _read_me(g, "## A clip with alpha, in and out\n\n**Load Alpha Video** brings the alpha of VP9, ProRes 4444 and "
-                "FFV1 back; here a foreground is laid over a background twice, smaller behind, and the stack is saved "
-                f"with its own alpha for an editor.\n\n{NO_MODEL}")
-    g.group("2. A clip with alpha", "green")
+                "FFV1 back, and straight colour. The clip is laid over a background twice, smaller behind; beside that "
+                "its edge is drawn in by half a pixel, and it goes out with its alpha, as VP9 for the web.\n\n"
+             + NO_MODEL)
+    g.group("2. A clip with alpha, and a background", "green")
     clip = g.add("StrataLoadAlphaVideo", title="Strata Load Alpha Video", wide=320, room=200, file="person_rgba.webm")
+    g.column()
+    new = read_clip(g, "new_background.mp4", "The background")
     g.group("3. Stack it", "amber")
     front = g.add("StrataCompLayer", title="Strata Comp Layer: in front", wide=320, foreground=clip["images"],
                   alpha=clip["alpha"], x=40.0)
     behind = g.add("StrataCompLayer", title="Strata Comp Layer: smaller, behind", wide=320, foreground=clip["images"],
                    alpha=clip["alpha"], x=-70.0, y=20.0, scale=0.7, opacity=0.8)
     g.column()
-    empty = g.add("StrataLayerCompositor", title="Strata Layer Compositor: over nothing", wide=320,
-                  layers__layer0=behind["layer"], layers__layer1=front["layer"])
-    g.group("4. Save it with its alpha", "violet")
+    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
+                 layers__layer0=behind["layer"], layers__layer1=front["layer"])
+    matte = g.add("StrataRefineMatte", title="Strata Refine Matte: half a pixel in", wide=320, alpha=clip["alpha"],
+                  grow=-0.5)
+    g.group("4. Look, and hand over", "violet")
     g.add("StrataSaveAlphaVideo", title="Strata Save Alpha Video: VP9", wide=340, room=260,
-          filename_prefix="strata/alpha_video/stack", images=empty["plate"], alpha=empty["alpha"], codec="vp9",
-          frame_rate=clip["frame_rate"])
-    _viewer(g, clip["frame_rate"], fg=empty["plate"], alpha=empty["alpha"])
+          filename_prefix="strata/alpha_video/person", images=clip["images"], alpha=matte["alpha"], codec="vp9",
+          frame_rate=clip["frame_rate"], timecode=clip["timecode"])
+    g.column()
+    view(g, clip["frame_rate"], rgb=comp["plate"], fg=clip["images"], alpha=matte["alpha"])
+    write_clips(g, "alpha_video", {"comp": comp["plate"]}, clip["frame_rate"])
 
 
 def matting_to_exr(g: Graph) -> None:
@@ -199,8 +194,8 @@ def matting_to_exr(g: Graph) -> None:
                "makes alpha, foreground and clean background; the desk's nodes take the old light off the edges, lay "
                f"the foreground over the new background and hand all over. {ALPHA_SIZE}")
     g.group("2. Your plate, and the new background", "green")
-    plate = _clip(g, "person.mp4", "Your plate")
-    new = _clip(g, "new_background.mp4", "The new background")
+    plate = read_clip(g, "person.mp4", "Your plate")
+    new = read_clip(g, "new_background.mp4", "The new background")
     g.group("3. Make the layers", "amber")
     asked = layers(g, m, "alpha", rgb=plate["images"])
     g.column()
@@ -219,7 +214,7 @@ def matting_to_exr(g: Graph) -> None:
     comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
                  layers__layer0=layer["layer"])
     g.group("5. Look, and hand over", "violet")
-    _viewer(g, plate["fps"], rgb=plate["images"], alpha=alpha["alpha"], fg=clean["foreground"], bg=shown["bg"],
+    view(g, plate["fps"], rgb=plate["images"], alpha=alpha["alpha"], fg=clean["foreground"], bg=shown["bg"],
             pictures__picture0=comp["plate"])
     g.column()
     g.add("StrataSaveAlphaVideo", title="Strata Save Alpha Video: ProRes 4444", wide=340,
@@ -234,7 +229,7 @@ def day_to_night(g: Graph) -> None:
                "cold moon from behind, a little of the sky and a trace of the day's own light go back on, three stops "
                f"down. What Rebuild has left over, the highlights, stays dim. {INTRINSIC_SIZE}")
     g.group("2. Your plate", "green")
-    plate = _clip(g, "room.mp4", "Your plate")
+    plate = read_clip(g, "room.mp4", "Your plate")
     g.group("3. Make the layers", "amber")
     asked = layers(g, m, "intrinsic", rgb=plate["images"])
     g.column()
@@ -252,7 +247,7 @@ def day_to_night(g: Graph) -> None:
                 mode="albedo x light", mode__albedo=fit["albedo"], mode__residual=fit["residual"],
                 mode__residual_gain=0.1, plate=plate["images"], irradiance=fit["irradiance"], keep_light=0.06)
     g.group("5. Look, and hand over", "violet")
-    _viewer(g, plate["fps"], rgb=plate["images"], albedo=fit["albedo"], irradiance=lit["irradiance"],
+    view(g, plate["fps"], rgb=plate["images"], albedo=fit["albedo"], irradiance=lit["irradiance"],
             normal=shown["normal"], pictures__picture0=lit["relit"])
     g.column()
     g.add("StrataSaveLayersEXR", title="Strata Save Layers EXR", wide=340, filename_prefix="strata/day_to_night/shot",
@@ -267,8 +262,8 @@ def light_of_the_new_background(g: Graph) -> None:
                "background, as a panorama, lights it anew by ratio, so that all of the plate's detail stays; then it "
                f"is laid over. {ALPHA_SIZE}")
     g.group("2. Your plate, and the new background", "green")
-    plate = _clip(g, "person.mp4", "Your plate")
-    new = _clip(g, "new_background.mp4", "The new background")
+    plate = read_clip(g, "person.mp4", "Your plate")
+    new = read_clip(g, "new_background.mp4", "The new background")
     g.group("3. Make the layers", "amber")
     empty = no_prompt(g, m)
     cut, apart = (g.add("StrataJointSampler", title=f"Strata Joint Sampler: {family}", wide=380, room=300,
@@ -291,7 +286,7 @@ def light_of_the_new_background(g: Graph) -> None:
     comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
                  layers__layer0=layer["layer"])
     g.group("5. Look, and save", "violet")
-    _viewer(g, plate["fps"], rgb=plate["images"], alpha=matte["alpha_mask"], fg=lit["relit"], normal=parts["normal"],
+    view(g, plate["fps"], rgb=plate["images"], alpha=matte["alpha_mask"], fg=lit["relit"], normal=parts["normal"],
             pictures__picture0=comp["plate"])
     write_clips(g, "new_light", {"comp": comp["plate"]}, plate["fps"])
 

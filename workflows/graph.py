@@ -41,7 +41,8 @@ class Graph:
         node.update(inputs=[], outputs=[], title="Read me", properties={}, widgets_values=[text], color="#432",
                     bgcolor="#653")
 
-    def add(self, kind: str, /, *, title: str = "", wide: int = 300, room: int = 0, colour: str = "", models=(), **values):
+    def add(self, kind: str, /, *, title: str = "", wide: int = 300, room: int = 0, tint: str = "", models=(),
+            **values):
         """A node of class `kind`, `wide` pixels, with `room` pixels below its widgets for a picture or text.
 
         `values` are its inputs by name (a dot written as two underscores): links or constants. Returns its handle."""
@@ -51,8 +52,8 @@ class Graph:
         sockets = sum("widget" not in slot for slot in slots)
         height = 20 * max(sockets, len(info["output"])) + 24 * len(shown) + (14 if shown else 6)
         node = self._place(kind, wide, height + room)
-        if colour:
-            node["color"], node["bgcolor"] = colour, colour
+        if tint:
+            node["color"], node["bgcolor"] = tint, tint
         node["inputs"] = [self._slot(node["id"], slot, index, values) for index, slot in enumerate(slots)]
         node["outputs"] = [{"name": name, "type": of, "links": []}
                            for name, of in zip(info["output_name"], info["output"])]

@@ -13,6 +13,7 @@ PACK = Path(__file__).parents[2]
 ODD_NAME = "2-my.strata-0.1"
 BACKBONE = "wan2.1_t2v_14B_fp8_scaled.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
+WORDS = "strata_tiny_words.safetensors"
 VAE = "wan_2.1_vae.safetensors"
 BACKBONE_22, VAE_22 = "unity.wan.safetensors", "wan2.2_vae.safetensors"
 BACKBONE_VIGU = "vigu.wan.safetensors"
@@ -40,6 +41,7 @@ def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None
 def write_base(base: Path) -> None:
     """A ComfyUI base directory with this pack, the tests' own packs, tiny models and the workflows' clips."""
     from comfyui_strata.joint.families import FAMILIES, UNITY
+    from comfyui_strata.model_loaders.word_encoder import save_word_encoder
     from comfyui_strata.tests.tiny_files import (
         tiny_sentencepiece,
         write_tiny_umt5,
@@ -47,12 +49,14 @@ def write_base(base: Path) -> None:
         write_tiny_wan22_vae,
     )
     from comfyui_strata.tests.tiny_wan import tiny_config, write_tiny_adapters, write_tiny_backbone, write_tiny_layers
+    from comfyui_strata.training.word_codes import known_words
 
     models = base / "models"
     for folder in ("diffusion_models", "text_encoders", "vae", "loras", "model_patches"):
         (models / folder).mkdir(parents=True)
     write_tiny_backbone(models / "diffusion_models" / BACKBONE)
     write_tiny_umt5(models / "text_encoders" / TEXT_ENCODER, d_model=4096)
+    save_word_encoder(models / "text_encoders" / WORDS, known_words())
     write_tiny_vae(models / "vae" / VAE)
     write_tiny_backbone(models / "diffusion_models" / BACKBONE_22, tiny_config(UNITY))
     write_tiny_backbone(models / "diffusion_models" / BACKBONE_VIGU)
