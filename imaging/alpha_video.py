@@ -18,11 +18,11 @@ from torch import Tensor
 
 from .atomic import cannot_write
 from .checks import check_pixels
+from .composite import PREMULTIPLIED, STRAIGHT
 from .timecode import Timecode
 from .versions import place_new_version
 from .video import converted
 
-STRAIGHT, PREMULTIPLIED = "straight", "premultiplied"
 ALPHA_TAG = "strata_alpha"  # what our files say of their alpha; no container has a field of its own for it
 _BT709 = 1  # in ITU-T H.273, of primaries, curve and matrix
 _VIDEO_RANGE = 1

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .checks import check_pixels
 from .colour import srgb_to_linear
+from .composite import PREMULTIPLIED, STRAIGHT
 from .exr_file import HALF_MAX, Part, exr_bytes, exr_library, read_parts
 from .layer_names import DELIVERED, channel_names
 from .layers import ENCODINGS
@@ -27,7 +28,6 @@ SPACES = ("lin_rec709_scene", "lin_ap1_scene", "lin_ap0_scene", "lin_p3d65_scene
 DATA = "data"
 OURS = "strata/"  # before the names of attributes that are no standard's
 REACH, ALPHA_IS = OURS + "flow_reach", OURS + "alpha"
-PREMULTIPLIED, STRAIGHT = "premultiplied", "straight"
 PARTS_OF_A_BODY = 24  # what densepose's first channel is divided by in pictures
 
 

@@ -44,7 +44,7 @@ class LayerViewer(io.ComfyNode):
             search_aliases=["compare", "wipe", "preview", "contact sheet"],
             inputs=[
                 *layer_inputs(),
-                io.Float.Input("fps", default=24.0, min=0.01, max=1000.0, step=0.01, tooltip="Frames a second."),
+                io.Float.Input("frame_rate", default=24.0, min=0.01, max=1000.0, step=0.01, tooltip="Frames a second."),
                 io.Combo.Input("width", options=list(_WIDTHS), default="1280",
                                tooltip="Wider pictures are shown scaled down to this width; 'full' shows every pixel "
                                        "and every exact value, and takes the browser longer."),
@@ -53,8 +53,8 @@ class LayerViewer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, fps: float, width: str, **inputs) -> io.NodeOutput:
+    def execute(cls, frame_rate: float, width: str, **inputs) -> io.NodeOutput:
         folder = folder_paths.get_temp_directory()
         about = [write_viewer_file(images, viewer_name(folder, name), name, most=_WIDTHS[width])
                  for name, images in shown_layers(inputs).items()]
-        return io.NodeOutput(ui={"strata_layers": about, "strata_rate": [fps]})
+        return io.NodeOutput(ui={"strata_layers": about, "strata_rate": [frame_rate]})
