@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ..imaging.composite import OPERATORS, PREMULTIPLIED, STRAIGHT
 from ..imaging.layer_stack import Layer, composite
 from ..imaging.transform import Move
 from .colours import colours_input
+from .saying import steps_through
 
 CompLayer = io.Custom("STRATA_COMP_LAYER")
 
@@ -95,7 +95,8 @@ class Compositor(io.ComfyNode):
     @classmethod
     def execute(cls, colours: str, layers: dict | None = None, background=None, original=None) -> io.NodeOutput:
         stack = [layer for layer in (layers or {}).values() if layer is not None]
-        tick = comfy.utils.ProgressBar(1).update_absolute
-        plate, alpha, *residual = composite(stack, background, original=original, space=colours, tick=tick)
+        clips = [background, original, *(clip for layer in stack for clip in (layer.images, layer.alpha))]
+        plate, alpha, *residual = composite(
+            stack, background, original=original, space=colours, after_frame=steps_through(*clips))
         # A still of black costs nothing, and is of the right size.
         return io.NodeOutput(plate, alpha, residual[0] if residual else plate.new_zeros(1, *plate.shape[1:]))

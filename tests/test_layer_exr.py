@@ -274,9 +274,9 @@ def test_frames_that_differ(tmp_path):
 def test_layers_that_do_not_go_together():
     clip = torch.zeros(3, 4, 6, 3)
     assert check_layers({"rgb": clip, "bg": clip[:1]}) == (3, 4, 6)
-    with pytest.raises(ValueError, match="rgb is 6x4, bg is 4x4"):
+    with pytest.raises(ValueError, match="rgb 6x4, bg 4x4"):
         check_layers({"rgb": clip, "bg": clip[:, :, :4]})
-    with pytest.raises(ValueError, match="rgb has 3, bg has 2 frames"):
+    with pytest.raises(ValueError, match="rgb 3, bg 2 frames"):
         check_layers({"rgb": clip, "bg": clip[:2]})
     with pytest.raises(ValueError, match="connect at least one"):
         check_layers({})
