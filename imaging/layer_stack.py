@@ -77,6 +77,8 @@ def composite(
     clips = {name: clip for name, clip in clips.items() if clip is not None}
     for name, clip in clips.items():
         check_pixels(f"The {name}", clip, (3, 4))
+    if background is not None and background.shape[-1] == 4:
+        check_alpha("The background's fourth channel", background[..., 3])
     canvas = Layer(layers[0].images[..., :3].new_zeros(1, 1, 1, 4)) if background is None else Layer(background)
     height, width = (layers[0].images if background is None else background).shape[1:3]
     check_one_size({**clips, "composite": torch.empty(1, height, width)})

@@ -241,13 +241,6 @@ def test_colour_with_other_primaries_is_not_shown_as_srgb(tmp_path):
     assert read_layers([path], display=False).layers["rgb"].max() == 1
 
 
-def test_a_file_reads_in_openimageio(tmp_path):
-    oiio = pytest.importorskip("OpenImageIO")
-    image = oiio.ImageBuf(str(write(tmp_path, shot(), Delivery(rate=NTSC))[0]))
-    assert set(channel_names("nuke", "albedo")) <= set(image.spec().channelnames)
-    assert image.spec().getattribute("FramesPerSecond") is not None
-
-
 # refusals
 
 

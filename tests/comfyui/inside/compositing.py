@@ -122,7 +122,7 @@ def check_graph():
 
     def lies(**changes) -> dict:
         inputs = {"operator": "over", "opacity": 1.0, "x": 0.0, "y": 0.0, "scale": 1.0, "rotation": 0.0,
-                  "edges": "straight", **changes}
+                  "alpha_mode": "straight", **changes}
         return {"class_type": "StrataCompLayer", "inputs": inputs}
 
     prompt = {
