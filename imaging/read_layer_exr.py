@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .colour import linear_to_srgb
+from .composite import PREMULTIPLIED
 from .depth import warmth_to_colours
 from .exr_file import Part, read_parts
 from .flow import flow_to_colours
-from .layer_exr import ALPHA_IS, DATA, PARTS_OF_A_BODY, PREMULTIPLIED, REACH, SPACES
+from .layer_exr import ALPHA_IS, DATA, PARTS_OF_A_BODY, REACH, SPACES
 from .layer_names import Channels, find_layers, find_other
 from .timecode import Timecode
 
