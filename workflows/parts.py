@@ -168,7 +168,7 @@ def decode(g: Graph, m: Models, latent: tuple[int, int]) -> Handle:
 def view(g: Graph, fps, **shown) -> None:
     """A player of layers, by the names of its inputs."""
     g.add("StrataLayerViewer", title="Strata Layer Viewer: click on it; ? lists its keys", wide=520, room=460,
-          fps=fps, **shown)
+          frame_rate=fps, **shown)
 
 
 def write_clips(g: Graph, folder: str, images: dict[str, tuple[int, int]], fps, square: bool = False) -> None:

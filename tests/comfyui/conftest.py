@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +37,20 @@ def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None
         small.mux(written.encode())
 
 
+def shrink_alpha(source: Path, target: Path, frames: int = 6, width: int = 64) -> None:
+    """`shrink` for a clip with alpha, which keeps it."""
+    import torch
+
+    from comfyui_strata.imaging.alpha_video import write_alpha_video
+    from comfyui_strata.imaging.read_alpha_video import read_alpha_video
+
+    clip = read_alpha_video(source)
+    pictures = torch.cat([clip.images, clip.alpha[..., None]], -1)[:frames].movedim(-1, 1)
+    size = (width * pictures.shape[2] // pictures.shape[3], width)
+    small = torch.nn.functional.interpolate(pictures, size, mode="area").movedim(1, -1)
+    write_alpha_video(target, small, None, "vp9", clip.rate)
+
+
 def write_base(base: Path) -> None:
     """A ComfyUI base directory with this pack, the tests' own packs, tiny models and the workflows' clips."""
     from comfyui_strata.joint.families import FAMILIES, UNITY
@@ -70,8 +83,8 @@ def write_base(base: Path) -> None:
     (base / "input").mkdir()
     for clip in (PACK / "workflows" / "assets").glob("*.mp4"):
         shrink(clip, base / "input" / clip.name)
-    for clip in (PACK / "workflows" / "assets").glob("*.webm"):  # with alpha, which a copy by another codec would lose
-        shutil.copy(clip, base / "input" / clip.name)
+    for clip in (PACK / "workflows" / "assets").glob("*.webm"):
+        shrink_alpha(clip, base / "input" / clip.name)
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / ODD_NAME).symlink_to(PACK, target_is_directory=True)
     for pack in ("tiny_text", "native_data"):
