@@ -79,9 +79,9 @@ def new_background(g: Graph) -> None:
     g.group("4. Composite", "amber")
     layer = g.add("StrataCompLayer", title="Strata Comp Layer", wide=320, foreground=clean["foreground"],
                   alpha=alpha["alpha"])
-    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
+    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, room=20, background=new["images"],
                  layers__layer0=layer["layer"])
-    back = g.add("StrataLayerCompositor", title="The old plate rebuilt: its residual should be black", wide=320,
+    back = g.add("StrataLayerCompositor", title="Rebuilt: the residual is near black", wide=320, room=20,
                  background=old["images"], original=plate["images"], layers__layer0=layer["layer"])
     g.group("5. Look, show, hand over", "violet")
     view(g, plate["fps"], rgb=plate["images"], alpha=alpha["alpha"], fg=clean["foreground"], bg=old["images"],
@@ -148,7 +148,7 @@ def exr_there_and_back(g: Graph) -> None:
     g.group("5. Highlights through 0..1", "amber")
     bright = g.add("StrataCompLayer", title="Strata Comp Layer: the plate, added to itself", wide=320,
                    foreground=linear["image"], operator="plus")
-    hdr = g.add("StrataLayerCompositor", title="Strata Layer Compositor: twice as bright", wide=320,
+    hdr = g.add("StrataLayerCompositor", title="Strata Layer Compositor: twice as bright", wide=320, room=20,
                 background=linear["image"], colours="linear Rec.709", layers__layer0=bright["layer"])
     low = g.add("StrataCompressHighlights", title="Strata Compress Highlights", wide=320, plate=hdr["plate"],
                 colours="linear Rec.709")
@@ -176,7 +176,7 @@ def alpha_video(g: Graph) -> None:
     behind = g.add("StrataCompLayer", title="Strata Comp Layer: smaller, behind", wide=320, foreground=clip["images"],
                    alpha=clip["alpha"], x=-70.0, y=20.0, scale=0.7, opacity=0.8)
     g.column()
-    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
+    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, room=20, background=new["images"],
                  layers__layer0=behind["layer"], layers__layer1=front["layer"])
     matte = g.add("StrataRefineMatte", title="Strata Refine Matte: half a pixel in", wide=320, alpha=clip["alpha"],
                   grow=-0.5)
@@ -211,7 +211,7 @@ def matting_to_exr(g: Graph) -> None:
     g.column()
     layer = g.add("StrataCompLayer", title="Strata Comp Layer", wide=320, foreground=clean["foreground"],
                   alpha=alpha["alpha"])
-    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
+    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, room=20, background=new["images"],
                  layers__layer0=layer["layer"])
     g.group("5. Look, and hand over", "violet")
     view(g, plate["fps"], rgb=plate["images"], alpha=alpha["alpha"], fg=clean["foreground"], bg=shown["bg"],
@@ -266,11 +266,14 @@ def light_of_the_new_background(g: Graph) -> None:
     new = read_clip(g, "new_background.mp4", "The new background")
     g.group("3. Make the layers", "amber")
     empty = no_prompt(g, m)
-    cut, apart = (g.add("StrataJointSampler", title=f"Strata Joint Sampler: {family}", wide=380, room=300,
-                        model=m.of[family], latent=layers(g, m, family, rgb=plate["images"])["LATENT"], seed=1, **empty)
-                  for family in ("alpha", "intrinsic"))
+    made = {}
+    for family in ("alpha", "intrinsic"):
+        g.column()
+        asked = layers(g, m, family, rgb=plate["images"])
+        made[family] = g.add("StrataJointSampler", title=f"Strata Joint Sampler: {family}", wide=380, room=300,
+                             model=m.of[family], latent=asked["LATENT"], seed=1, **empty)
     g.group("4. The new light", "amber")
-    matte, parts = decode(g, m, cut["LATENT"]), decode(g, m, apart["LATENT"])
+    matte, parts = (decode(g, m, sampled["LATENT"]) for sampled in made.values())
     clean = g.add("StrataDecontaminate", title="Strata Decontaminate", wide=340, plate=plate["images"],
                   alpha=matte["alpha_mask"], background=matte["bg"])
     g.column()
@@ -283,7 +286,7 @@ def light_of_the_new_background(g: Graph) -> None:
                 irradiance=parts["irradiance"])
     layer = g.add("StrataCompLayer", title="Strata Comp Layer", wide=320, foreground=lit["relit"],
                   alpha=matte["alpha_mask"])
-    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, background=new["images"],
+    comp = g.add("StrataLayerCompositor", title="Strata Layer Compositor", wide=320, room=20, background=new["images"],
                  layers__layer0=layer["layer"])
     g.group("5. Look, and save", "violet")
     view(g, plate["fps"], rgb=plate["images"], alpha=matte["alpha_mask"], fg=lit["relit"], normal=parts["normal"],
