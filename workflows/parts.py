@@ -110,7 +110,8 @@ class Models:
         self.model = self.of[families[0]]
         if text and not first.sentences:
             self._load_text_encoder(g, first)
-        self.vae = g.add("VAELoader", title="Wan 2.2 VAE" if first.vae is VAE_22 else "Wan 2.1 VAE", wide=380,
+        vae = "A VAE of toy size" if first.bundled else "Wan 2.2 VAE" if first.vae is VAE_22 else "Wan 2.1 VAE"
+        self.vae = g.add("VAELoader", title=vae, wide=380,
                          models=_listed(first.vae), vae_name=first.vae["name"])["VAE"]
 
     def _load_text_encoder(self, g: Graph, part: Files) -> None:

@@ -243,7 +243,7 @@ def first_look(g: Graph) -> None:
                   "still in a studio with a striped pink ground and a white backdrop. A moving cool lamp lights the "
                   "scene. The camera stays still.")
     made = g.add("StrataJointSampler", title="Strata Joint Sampler: all layers together", wide=380, room=300,
-                 model=m.model, latent=asked["LATENT"], seed=1, steps=20, **text)
+                 model=m.model, latent=asked["LATENT"], seed=1, steps=20, cfg=1.0, **text)
     g.group("4. Look at them", "violet")
     shown = decode(g, m, made["LATENT"])
     g.column()
