@@ -51,9 +51,9 @@ class LightFit:
 def fit_irradiance(plate: Tensor, albedo: Tensor, irradiance: Tensor, *, gamma: bool, per_channel: bool) -> LightFit:
     """The robust fit, over all pixels given: each [N, 3], linear.
 
-    gamma: fit it too, in 0.2 to 5, else it is 1. per_channel: a fit for each of r, g, b, else one for all. Gauss-Newton with Tukey's
-    biweight, whose spread is the median of what is left over. Channels darker than 0.001 in any of the three say
-    nothing; where all do, the gain is 1.
+    gamma: fit it too, in 0.2 to 5, else it is 1. per_channel: a fit for each of r, g, b, else one for all. Gauss-Newton
+    with Tukey's biweight, whose spread is the median of what is left over. Channels darker than 0.001 in any of the
+    three say nothing; where all do, the gain is 1.
     """
     usable = (plate > _DARK) & (albedo > _DARK) & (irradiance > _DARK)
     groups = [slice(0, 1), slice(1, 2), slice(2, 3)] if per_channel else [slice(0, 3)]

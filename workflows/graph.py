@@ -43,7 +43,8 @@ class Graph:
 
     def add(self, kind: str, /, *, title: str = "", wide: int = 300, room: int = 0, tint: str = "", models=(),
             **values):
-        """A node of class `kind`, `wide` pixels, with `room` pixels below its widgets for a picture or text.
+        """A node of class `kind`, `wide` pixels, with `room` pixels below its widgets for a picture or text, coloured
+        `tint`.
 
         `values` are its inputs by name (a dot written as two underscores): links or constants. Returns its handle."""
         values = {name.replace("__", "."): value for name, value in values.items()}
@@ -99,6 +100,7 @@ class Graph:
 
         def walk(inputs: dict, prefix: str, into: list) -> None:
             for optional in (False, True):
+                uploads = False
                 for name, (of, *rest) in inputs.get("optional" if optional else "required", {}).items():
                     options = rest[0] if rest else {}
                     if of == GROWING:
@@ -118,13 +120,14 @@ class Graph:
                     shown.append((prefix + name, _default(of, options) if isinstance(value, tuple) else value))
                     if options.get("control_after_generate"):
                         shown.append(("control_after_generate", "fixed"))
-                    if options.get("video_upload"):
-                        widgets.append({"name": "upload", "type": "IMAGEUPLOAD", "widget": {"name": "upload"},
-                                        "link": None})
-                        shown.append(("upload", "image"))
+                    uploads |= options.get("video_upload", False)
                     if of == "COMFY_DYNAMICCOMBO_V3":
                         chosen = next(option for option in options["options"] if option["key"] == value)
                         walk(chosen["inputs"], f"{prefix}{name}.", inner)
+                if uploads:  # the frontend's own, behind all the others
+                    widgets.append({"name": "upload", "type": "IMAGEUPLOAD", "widget": {"name": "upload"},
+                                    "link": None})
+                    shown.append(("upload", "image"))
 
         walk(info["input"], "", sockets)
         if unknown := set(values) - {slot["name"] for slot in sockets + widgets + inner}:
