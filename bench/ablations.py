@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from comfyui_strata.joint.families import parse_task
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone.evaluation import Trial, measure
-from comfyui_strata.training.config import NewBackbone, Stage, TrainConfig, read_config
+from comfyui_strata.training.config import Stage, TrainConfig, read_config
 from comfyui_strata.training.evaluate import Plan
 from comfyui_strata.training.report import Report
+from comfyui_strata.training.tiny_models import RECIPES
 from comfyui_strata.training.trainer import train
 
 STEPS = 10  # of the sampler
@@ -45,15 +47,11 @@ VIGU: Keys = (
 
 @dataclass(frozen=True)
 class Question:
-    """Two arms, each by what it changes in the config `base`, and what is measured of both."""
+    """Two arms, each by what it changes in `base`, a config in training/recipes, and what is measured of both."""
 
     base: str
     arms: Mapping[str, Mapping]
     measured: Keys
-
-
-def _scratch(**variant) -> dict:
-    return {"variant": Variant(**variant), "new_backbone": NewBackbone(256, 768, 4)}
 
 
 QUESTIONS = {
@@ -61,9 +59,10 @@ QUESTIONS = {
         "gated": {}, "always": {"variant": Variant(gating="always")}}, INTRINSIC),
     "adapters": Question("ablation_intrinsic", {
         "one a stream": {}, "shared": {"variant": Variant(adapters="shared")}}, INTRINSIC),
-    "joint": Question("ablation_intrinsic", {
-        "attention": _scratch(gating="always", adapters="shared"),
-        "channel concatenation": _scratch(gating="always", adapters="shared", joint="channel_concat")}, INTRINSIC),
+    "joint": Question("ablation_scratch", {
+        "attention": {"variant": Variant(gating="always", adapters="shared")},
+        "channel concatenation": {"variant": Variant(gating="always", adapters="shared", joint="channel_concat")}},
+        INTRINSIC),
     "ffn": Question("ablation_intrinsic", {
         "last": {}, "per stream": {"variant": Variant(ffn="per_stream")}}, INTRINSIC),
     "conditions": Question("ablation_intrinsic", {
@@ -84,11 +83,11 @@ QUESTIONS = {
 
 def arm_config(folder: Path, question: Question, arm: str, seed: int) -> TrainConfig:
     """The config of one training."""
-    config = read_config(folder / f"{question.base}.toml")
-    changes = dict(question.arms[arm])
-    if "new_backbone" in changes:
-        config = replace(config, model=replace(config.model, backbone="", train="all"))
-    config = replace(config, run=replace(config.run, seed=seed), **changes)
+    shared = folder / f"{question.base}.toml"  # its paths are meant from where it lies
+    if not shared.is_file():
+        shutil.copy(RECIPES / shared.name, shared)
+    config = read_config(shared)
+    config = replace(config, run=replace(config.run, seed=seed), **question.arms[arm])
     config.check()
     return config
 
@@ -96,7 +95,6 @@ def arm_config(folder: Path, question: Question, arm: str, seed: int) -> TrainCo
 def arm_name(question: Question, config: TrainConfig) -> str:
     """A folder's name: arms of several questions that are the same training share it."""
     parts = [question.base, *(f"{name}-{value}" for name, value in config.variant.changes().items())]
-    parts += ["scratch"] if config.new_backbone else []
     parts += ["tasks-" + "-".join(config.tasks)] if len(config.tasks) == 1 else []
     parts += [f"stages-{len(config.stages)}"] if config.stages else []
     return "_".join([*parts, f"seed-{config.run.seed}"])
