@@ -32,9 +32,6 @@ DISTRIBUTION = "comfyui-strata"
 UNFINISHED = "strata-unfinished"  # stands in .venv while pip writes there; whoever finds it finds a half-made one
 COPIED = ".copied-from"  # stands in a copy in custom_nodes, where neither link nor junction could be made
 DEMO = ("intrinsic", "R2AIN", "shot.mp4")
-# Workers by cores (tests/conftest.py says how many). A file stays on one, with the fixtures that its tests share, and
-# files start in their own order: the longest, tests/comfyui, come first.
-SHARED_OUT = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 class Problem(Exception):
@@ -349,7 +346,7 @@ def main(arguments: list[str]) -> int:
     python = set_up(ROOT, ["standalone", "train", "dev"] if asked.test or asked.dev else ["standalone"])
     code = demo(ROOT, python) if asked.demo else 0
     if asked.test and not code:
-        code = subprocess.run([str(python), "-m", "pytest", *SHARED_OUT, *passed_on], cwd=ROOT, check=False).returncode
+        code = subprocess.run([str(python), "-m", "pytest", "-n", "auto", *passed_on], cwd=ROOT, check=False).returncode
     return code
 
 

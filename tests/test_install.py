@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_strata.tests.conftest import pytest_xdist_auto_num_workers
-
 REPO = Path(__file__).resolve().parents[1]
 
 
@@ -344,17 +342,8 @@ def test_pytest_gets_its_options_and_gives_its_exit_code(install, runs):
     assert install.main(["--test", "--", "-k", "rope", "--", "x"]) == 5
     assert ran == [
         ["set up", "standalone", "train", "dev"],
-        [sys.executable, "-m", "pytest", *install.SHARED_OUT, "-k", "rope", "--", "x"],
+        [sys.executable, "-m", "pytest", "-n", "auto", "-k", "rope", "--", "x"],
     ]
-
-
-@pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 2), (4, 4), (64, 4)])
-def test_the_tests_run_on_a_worker_a_core_to_a_ceiling(cores, workers, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
-    assert pytest_xdist_auto_num_workers() == workers
-    monkeypatch.delattr(os, "sched_getaffinity")  # Windows and macOS
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    assert pytest_xdist_auto_num_workers() == workers
 
 
 def test_flags_combine(install, runs, comfyui):
