@@ -18,11 +18,12 @@ from torch import Tensor
 
 from .atomic import cannot_write
 from .checks import check_pixels
+from .composite import PREMULTIPLIED, STRAIGHT
+from .frames import at, common_size
 from .timecode import Timecode
 from .versions import place_new_version
 from .video import converted
 
-STRAIGHT, PREMULTIPLIED = "straight", "premultiplied"
 ALPHA_TAG = "strata_alpha"  # what our files say of their alpha; no container has a field of its own for it
 _BT709 = 1  # in ITU-T H.273, of primaries, curve and matrix
 _VIDEO_RANGE = 1
@@ -87,17 +88,18 @@ def write_alpha_video(
 ) -> bool:
     """Write a video of exactly F frames at `rate` to `path`, whose suffix must be the codec's.
 
-    images: [F, H, W, 3|4] float, straight, display-referred, clamped to 0..1. alpha: [F, H, W] or one for all frames,
-    clamped to 0..1; None takes the images' fourth channel, or 1. sound: cut to the length of the pictures. texts: more
-    metadata. Returns whether there was anything outside 0..1 to clamp. Raises ValueError in one sentence for what
-    `check_pixels` refuses and an alpha of another size or length, OSError when the disk refuses (av.FFmpegError is
-    one); what is then in the file is not whole.
+    images: [F, H, W, 3|4] float, straight, display-referred, clamped to 0..1. alpha: [F, H, W], clamped to 0..1; None
+    takes the images' fourth channel, or 1. A still of either goes with any length. sound: cut to the length of the
+    pictures. texts: more metadata. Returns whether there was anything outside 0..1 to clamp. Raises ValueError in one
+    sentence for what `check_pixels` refuses and an alpha of another size or length, OSError when the disk refuses
+    (av.FFmpegError is one); what is then in the file is not whole.
     """
     row = _codec(codec)
     check_pixels("The video", images, (3, 4))
     if alpha is None:
         alpha = images[..., 3] if images.shape[-1] == 4 else images.new_ones(1, *images.shape[1:3])
-    _check_alpha(images, alpha)
+    check_pixels("The alpha", alpha[..., None], (1,))
+    frames, height, width = common_size({"images": images, "alpha": alpha})
     metadata = {
         ALPHA_TAG: PREMULTIPLIED if premultiplied else STRAIGHT,
         "comment": "alpha: premultiplied, matte black" if premultiplied else "alpha: straight, no matte colour",
@@ -108,18 +110,17 @@ def write_alpha_video(
     with av.open(str(path), "w", options=dict(row.container_options)) as container:
         container.metadata.update(metadata)
         stream = container.add_stream(row.encoder, rate=rate, options=dict(row.options))
-        stream.height, stream.width = images.shape[1:3]
+        stream.height, stream.width = height, width
         stream.pix_fmt = row.pixels
         context = stream.codec_context
         context.color_primaries = context.color_trc = _BT709
         if row.pixels.startswith("yuv"):
             context.colorspace, context.color_range = _BT709, _VIDEO_RANGE
         heard = _SoundTrack(container, row.sound, sound) if sound is not None else None
-        for i in range(len(images)):
-            picture = images[i, ..., :3].float()
-            mask = alpha[i if len(alpha) > 1 else 0].float()[..., None]
-            clamped |= bool(((picture < 0) | (picture > 1)).any())
-            picture, mask = picture.clamp(0, 1), mask.clamp(0, 1)
+        for i in range(frames):
+            given = at(images, i)[..., :3], at(alpha, i)[..., None]
+            picture, mask = (values.clamp(0, 1) for values in given)
+            clamped |= not (torch.equal(picture, given[0]) and torch.equal(mask, given[1]))
             frame = _encoded_frame(picture * mask if premultiplied else picture, mask, row)
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(stream.encode(frame))
@@ -156,16 +157,6 @@ def _codec(name: str) -> Codec:
     if name not in CODECS:
         raise ValueError(f"Unknown alpha video codec {name!r}: use one of {', '.join(CODECS)}.")
     return CODECS[name]
-
-
-def _check_alpha(images: Tensor, alpha: Tensor) -> None:
-    check_pixels("The alpha", alpha[..., None], (1,))
-    frames, height, width = images.shape[:3]
-    if alpha.shape[1:] != (height, width) or len(alpha) not in (1, frames):
-        raise ValueError(
-            f"The alpha is {len(alpha)} frames of {alpha.shape[2]}x{alpha.shape[1]}, but {frames} (or 1) of "
-            f"{width}x{height} are needed, as the pictures have; resize or cut it."
-        )
 
 
 def _encoded_frame(colour: Tensor, mask: Tensor, row: Codec) -> av.VideoFrame:

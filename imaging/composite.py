@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+STRAIGHT, PREMULTIPLIED = "straight", "premultiplied"
+
 
 def over(fg: Tensor, alpha: Tensor, bg: Tensor) -> Tensor:
     """Straight foreground over an opaque background, linear: alpha * fg + (1 - alpha) * bg, shapes that broadcast."""

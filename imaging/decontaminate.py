@@ -1,5 +1,7 @@
 """The colour of a foreground without its old background, in closed form."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from .checks import check_alpha, check_pixels
 from .colour import LINEAR, convert_colours
 from .composite import over
-from .frames import Tick, at, by_frame, check_one_size, common_length
+from .frames import at, by_frame, common_size
 
 _SOLID = 0.9  # alpha from which a pixel's colour counts as the foreground's own, fully so at 1
 
@@ -56,7 +58,7 @@ def decontaminate(
     hold: float,
     positive: bool = False,
     space: str = "sRGB",
-    tick: Tick | None = None,
+    after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Clips of it: the straight foreground [F, H, W, 3] in `space`, and the residual [F, H, W, 3],
     plate - over(F*, alpha, background) in linear light, signed, brought to `space` too (the curve is odd).
@@ -75,7 +77,7 @@ def decontaminate(
     for name, clip in pictures.items():
         check_pixels(f"The {name}", clip, (3, 4))
     check_alpha("The alpha", alpha)
-    check_one_size({**pictures, "alpha": alpha})
+    count, _, _ = common_size({**pictures, "alpha": alpha})
 
     def make(number: int) -> tuple[Tensor, Tensor]:
         C, B, *guess = (convert_colours(at(clip, number)[..., :3], space, LINEAR) for clip in pictures.values())
@@ -86,4 +88,4 @@ def decontaminate(
             clean = torch.maximum(clean, torch.minimum(C, start).clamp_max(0))
         return tuple(convert_colours(picture, LINEAR, space) for picture in (clean, C - over(clean, a, B)))
 
-    return by_frame(common_length({**pictures, "alpha": alpha}), make, tick)
+    return by_frame(count, make, after_frame)

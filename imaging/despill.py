@@ -1,11 +1,13 @@
 """A green or blue screen's light taken off a foreground."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from .checks import check_pixels
 from .colour import LINEAR, convert_colours, luminance
-from .frames import Tick, at, by_frame
+from .frames import at, by_frame
 
 SCREENS = {"green": 1, "blue": 2}  # the channel
 LIMITS = ("average", "maximum")
@@ -44,7 +46,7 @@ def despill(
 
 def despill_clip(
     images: Tensor, screen: str, limit: str, strength: float, keep_luminance: float, space: str,
-    tick: Tick | None = None,
+    after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`despill` of a clip, [F, H, W, 3|4] in `space` (of `colour.SPACES`), frame by frame: the same shape and space (a
     fourth channel stays), and what was taken of the screen's channel, [F, H, W], linear, 0 or more.
@@ -58,4 +60,4 @@ def despill_clip(
         colours, taken = despill(picture[..., :3], screen, limit, strength, keep_luminance)
         return convert_colours(torch.cat((colours, picture[..., 3:]), dim=-1), LINEAR, space), taken[..., 0]
 
-    return by_frame(len(images), make, tick)
+    return by_frame(len(images), make, after_frame)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch.nn.functional
 from torch import Tensor
 
+from .frames import common_size
+
 _TIME = 4
 _PATCH = 2  # cells
 
@@ -100,15 +102,7 @@ def common_fit(images: dict[str, Tensor], cell: int = 8) -> Fit:
     """The size that the layers of one shot share: name -> [F, H, W, C]. A still goes with any length. cell as of `Fit`.
 
     Raises ValueError, naming the layers, when their sizes or lengths differ."""
-    sizes = {layer: tuple(image.shape[1:3]) for layer, image in images.items()}
-    lengths = {layer: image.shape[0] for layer, image in images.items() if image.shape[0] > 1}
-    if len(set(sizes.values())) > 1:
-        named = ", ".join(f"{layer} {width}x{height}" for layer, (height, width) in sizes.items())
-        raise ValueError(f"The given layers differ in size ({named}): resize them to one size.")
-    if len(set(lengths.values())) > 1:
-        named = ", ".join(f"{layer} {count}" for layer, count in lengths.items())
-        raise ValueError(f"The given layers differ in length ({named} frames): cut them to one length.")
-    return Fit(max([1, *lengths.values()]), *next(iter(sizes.values())), cell)
+    return Fit(*common_size(images), cell)
 
 
 def still_to_clip(images: Tensor, frames: int) -> Tensor:

@@ -1,11 +1,13 @@
 """HDR plates through models that know 0..1 only: highlights are compressed reversibly, and given back by ratio."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from .checks import check_pixels
 from .colour import LINEAR, convert_colours, linear_to_srgb, srgb_to_linear
-from .frames import Tick, at, by_frame, check_one_size, common_length
+from .frames import at, by_frame, common_size
 
 
 def compress(x: Tensor, knee: float) -> Tensor:
@@ -59,18 +61,22 @@ def restore_highlights(layer: Tensor, plate: Tensor, knee: float) -> Tensor:
     return torch.where(encoded <= knee, layer, layer * ratio)
 
 
-def compress_clip(plate: Tensor, knee: float, space: str, tick: Tick | None = None) -> Tensor:
+def compress_clip(plate: Tensor, knee: float, space: str, after_frame: Callable[[], None] = lambda: None) -> Tensor:
     """`compress_plate` of a clip, [F, H, W, 3|4] in `space` (of `colour.SPACES`), frame by frame: [F, H, W, 3].
 
     Raises ValueError in one sentence for pixels that cannot be worked on and for a wrong knee.
     """
     check_pixels("The plate", plate, (3, 4))
-    return by_frame(
-        len(plate), lambda i: (compress_plate(convert_colours(at(plate, i)[..., :3], space, LINEAR), knee),), tick
-    )[0]
+
+    def make(number: int) -> tuple[Tensor]:
+        return (compress_plate(convert_colours(at(plate, number)[..., :3], space, LINEAR), knee),)
+
+    return by_frame(len(plate), make, after_frame)[0]
 
 
-def restore_clip(layer: Tensor, plate: Tensor, knee: float, space: str, tick: Tick | None = None) -> Tensor:
+def restore_clip(
+    layer: Tensor, plate: Tensor, knee: float, space: str, after_frame: Callable[[], None] = lambda: None
+) -> Tensor:
     """`restore_highlights` of a clip, frame by frame: sRGB layer, plate in `space`, [F, H, W, 3|4], to [F, H, W, 3] in
     `space`.
 
@@ -79,14 +85,14 @@ def restore_clip(layer: Tensor, plate: Tensor, knee: float, space: str, tick: Ti
     clips = {"layer": layer, "plate": plate}
     for name, clip in clips.items():
         check_pixels(f"The {name}", clip, (3, 4))
-    check_one_size(clips)
+    count, _, _ = common_size(clips)
 
     def make(number: int) -> tuple[Tensor]:
         light = srgb_to_linear(at(layer, number)[..., :3])
         restored = restore_highlights(light, convert_colours(at(plate, number)[..., :3], space, LINEAR), knee)
         return (convert_colours(restored, LINEAR, space),)
 
-    return by_frame(common_length(clips), make, tick)[0]
+    return by_frame(count, make, after_frame)[0]
 
 
 def _check_knee(knee: float):

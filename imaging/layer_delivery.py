@@ -64,8 +64,14 @@ def save_exr(
             parts = layer_parts(_at(layers, i), delivery, i, wide)
             yield frame_name(stem, first + i, ".exr"), partial(exr_bytes, parts), partial(is_frame, parts=parts)
 
-    notes = tuple(f"{layer} exceeds 65504, the most half can hold: it is stored as float." for layer in sorted(wide))
-    return _write(folder, version, {folder: jobs()}, {folder: _names(stem, first, frames, ".exr")}, notes, after_frame)
+    notes = [f"{layer} exceeds 65504, the most half can hold: it is stored as float." for layer in sorted(wide)]
+    notes += [
+        f"{layer} has values outside 0..1, which no matte has: they were clamped."
+        for layer, images in layers.items()
+        if DELIVERED[layer] == "mask" and _outside(images)
+    ]
+    names = _names(stem, first, frames, ".exr")
+    return _write(folder, version, {folder: jobs()}, {folder: names}, tuple(notes), after_frame)
 
 
 def save_stills(
@@ -94,9 +100,14 @@ def save_stills(
     notes = tuple(
         f"{layer} has values outside 0..1, which {suffix[1:]} cannot hold: they were clamped; use EXR to keep them."
         for layer, images in layers.items()
-        if any(bool((image < 0).any() or (image > 1).any()) for image in images)
+        if _outside(images)
     )
     return _write(folder, version, jobs, names, notes, after_frame)
+
+
+def _outside(images: Tensor) -> bool:
+    """Whether any value is below 0 or above 1."""
+    return any(bool((image < 0).any() or (image > 1).any()) for image in images)
 
 
 def _at(layers: Mapping[str, Tensor], frame: int) -> dict[str, Tensor]:

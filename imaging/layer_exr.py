@@ -16,7 +16,9 @@ from torch import Tensor
 
 from .checks import check_pixels
 from .colour import srgb_to_linear
+from .composite import PREMULTIPLIED, STRAIGHT
 from .exr_file import HALF_MAX, Part, exr_bytes, exr_library, read_parts
+from .frames import common_size
 from .layer_names import DELIVERED, channel_names
 from .layers import ENCODINGS
 from .timecode import Timecode
@@ -27,7 +29,6 @@ SPACES = ("lin_rec709_scene", "lin_ap1_scene", "lin_ap0_scene", "lin_p3d65_scene
 DATA = "data"
 OURS = "strata/"  # before the names of attributes that are no standard's
 REACH, ALPHA_IS = OURS + "flow_reach", OURS + "alpha"
-PREMULTIPLIED, STRAIGHT = "premultiplied", "straight"
 PARTS_OF_A_BODY = 24  # what densepose's first channel is divided by in pictures
 
 
@@ -83,16 +84,7 @@ def check_layers(layers: Mapping[str, Tensor]) -> tuple[int, int, int]:
         if name not in DELIVERED:
             raise ValueError(f"Unknown layer {name!r}: use one of {', '.join(DELIVERED)}.")
         check_pixels(f"The {name} layer", images)
-    sizes = {name: f"{images.shape[2]}x{images.shape[1]}" for name, images in layers.items()}
-    if len(set(sizes.values())) > 1:
-        said = ", ".join(f"{name} is {size}" for name, size in sizes.items())
-        raise ValueError(f"The layers differ in size ({said}), but one size is needed; resize them to the plate's.")
-    lengths = {name: len(images) for name, images in layers.items() if len(images) > 1}
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} has {count}" for name, count in lengths.items())
-        raise ValueError(f"The layers differ in length ({said} frames), but one is needed; cut them to the same range.")
-    first = next(iter(layers.values()))
-    return max(len(images) for images in layers.values()), first.shape[1], first.shape[2]
+    return common_size(layers)
 
 
 def too_bright_for_half(layers: Mapping[str, Tensor], delivery: Delivery) -> set[str]:

@@ -1,6 +1,6 @@
 """A stack of layers over a background: clips into one clip, frame by frame, in scene-linear light."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from .checks import check_alpha, check_pixels
 from .colour import LINEAR, convert_colours
 from .composite import OPERATORS
-from .frames import Tick, at, by_frame, check_one_size, common_length
+from .frames import at, by_frame, check_one_size, common_length, common_size
 from .transform import Move, place
 
 
@@ -34,8 +34,7 @@ class Layer:
         check_pixels("The layer", self.images, (3, 4))
         if self.alpha is not None:
             check_alpha("The layer's alpha", self.alpha)
-            check_one_size({"layer": self.images, "alpha": self.alpha})
-            common_length({"layer": self.images, "alpha": self.alpha})
+            common_size({"layer": self.images, "alpha": self.alpha})
         elif self.images.shape[-1] == 4:
             check_alpha("The layer's fourth channel", self.images[..., 3])
         if self.operator not in OPERATORS:
@@ -61,7 +60,7 @@ def composite(
     *,
     original: Tensor | None = None,
     space: str = "sRGB",
-    tick: Tick | None = None,
+    after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, ...]:
     """A stack of layers, the first lowest, on a background: plate [F, H, W, 3], alpha [F, H, W], residual [F, H, W, 3].
 
@@ -78,6 +77,8 @@ def composite(
     clips = {name: clip for name, clip in clips.items() if clip is not None}
     for name, clip in clips.items():
         check_pixels(f"The {name}", clip, (3, 4))
+    if background is not None and background.shape[-1] == 4:
+        check_alpha("The background's fourth channel", background[..., 3])
     canvas = Layer(layers[0].images[..., :3].new_zeros(1, 1, 1, 4)) if background is None else Layer(background)
     height, width = (layers[0].images if background is None else background).shape[1:3]
     check_one_size({**clips, "composite": torch.empty(1, height, width)})
@@ -98,4 +99,4 @@ def composite(
         left = convert_colours(at(original, number)[..., :3], space, LINEAR) - colours
         return *plate, convert_colours(left, LINEAR, space)
 
-    return by_frame(count, make, tick)
+    return by_frame(count, make, after_frame)

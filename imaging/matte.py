@@ -1,6 +1,7 @@
 """Mattes made clean. An alpha is [F, H, W] float, 0 out, 1 in: data, never with a curve."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional
 from torch import Tensor
 
 from .checks import check_pixels
-from .frames import Tick, at, by_frame
+from .frames import at, by_frame
 from .islands import island_areas
 
 
@@ -103,7 +104,7 @@ class MatteSettings:
     blur: float = 0.0
 
 
-def refine_matte(alpha: Tensor, settings: MatteSettings, tick: Tick | None = None) -> Tensor:
+def refine_matte(alpha: Tensor, settings: MatteSettings, after_frame: Callable[[], None] = lambda: None) -> Tensor:
     """A clip's matte refined: [F, H, W], any finite values, to [F, H, W] in 0..1, frame by frame.
 
     Raises ValueError in one sentence for another shape, NaN, and points that do not go together.
@@ -126,4 +127,4 @@ def refine_matte(alpha: Tensor, settings: MatteSettings, tick: Tick | None = Non
         frame = steady(torch.stack(around), reach) if reach else around[0]
         return (soften(grow(frame.unsqueeze(0), settings.grow), settings.blur)[0],)
 
-    return by_frame(len(alpha), make, tick)[0]
+    return by_frame(len(alpha), make, after_frame)[0]

@@ -2,17 +2,18 @@
 
 import difflib
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .frames import Tick, at, by_frame
+from .frames import at, by_frame
 
 BUILT_IN = ("ocio://cg-config-latest", "ocio://studio-config-latest")  # ACES, in the library itself
 
 
 def convert_with_ocio(
-    images: Tensor, source: str, target: str, config: str | None = None, tick: Tick | None = None
+    images: Tensor, source: str, target: str, config: str | None = None, after_frame: Callable[[], None] = lambda: None
 ) -> Tensor:
     """Colours of one named space in another: [F, H, W, 3|4] float to float32 of the same shape, unclamped.
 
@@ -48,7 +49,7 @@ def convert_with_ocio(
         processor.applyRGB(colours.numpy())  # in place
         return (torch.cat((colours, picture[..., 3:]), dim=-1),)
 
-    return by_frame(len(images), make, tick)[0]
+    return by_frame(len(images), make, after_frame)[0]
 
 
 def _unknown(space: str, config: str, names: list[str]) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .checks import check_pixels
 from .colour import linear_to_srgb, srgb_to_linear
+from .frames import at
 from .guided import albedo_by_ratio, guided_upsample, inconsistency
 from .normal_maps import decode_normals, encode_normals
 
@@ -21,7 +22,7 @@ def layers_at_plate_size(
     radius: int,
     grain: float,
     linear: bool,
-    each_frame: Callable[[], None],
+    after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The layers as [F, H, W, C] of the plate's size, and how far each is from the layer that it came from.
 
@@ -29,7 +30,7 @@ def layers_at_plate_size(
     [F, h, w, C] no larger than the plate; a still goes with any length. linear: whether plate, irradiance and albedo
     are that, in and out, or sRGB-encoded. albedo_by: RATIO makes the albedo, given or not, as plate / irradiance in
     linear light, so that the two make the plate; GUIDED from the albedo layer, which keeps the plate's grain out of it.
-    radius, grain: as of `guided_upsample`. each_frame: called after every frame. The second result is the root mean
+    radius, grain: as of `guided_upsample`. after_frame: called after every frame. The second result is the root mean
     square by layer over the clip, in code values 0..1; an albedo that was not given has none. Raises ValueError for no
     layers, a layer that is missing for albedo_by, larger than the plate or of another length, and what `check_pixels`
     refuses.
@@ -40,8 +41,8 @@ def layers_at_plate_size(
     made = {name: torch.empty(frames, height, width, 1 if name == "alpha" else 3) for name in names}
     squares = dict.fromkeys(layers, 0.0)
     for frame in range(frames):
-        small = {name: clip[frame if len(clip) > 1 else 0].float().cpu() for name, clip in layers.items()}
-        guide = plate[frame].float().cpu()
+        small = {name: at(clip, frame) for name, clip in layers.items()}
+        guide = at(plate, frame)
         if linear:
             guide = linear_to_srgb(guide)
             small |= {name: linear_to_srgb(small[name]) for name in _COLOURS & small.keys()}
@@ -56,7 +57,7 @@ def layers_at_plate_size(
         if linear:
             for name in _COLOURS & made.keys():
                 made[name][frame] = srgb_to_linear(made[name][frame])
-        each_frame()
+        after_frame()
     return made, {name: (total / frames) ** 0.5 for name, total in squares.items()}
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alpha_video import ALPHA_TAG, PREMULTIPLIED, Sound
+from .alpha_video import ALPHA_TAG, Sound
+from .composite import PREMULTIPLIED
 from .timecode import Timecode
 from .video import converted, decode_frames, upright
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .bands import in_bands
 from .checks import check_pixels
-from .fit import common_fit
+from .frames import at, common_size, in_bands
 
 _SAMPLES = 1 << 17  # pixels that the fit looks at, evenly over the clip
 _DARK = 1e-3  # linear: less light says more of noise and 8 bits than of the fit
@@ -102,13 +101,13 @@ def rebuild_clip(
     *,
     gamma: bool,
     per_channel: bool,
-    each_frame: Callable[[], None],
+    after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor, Tensor, LightFit]:
     """albedo, irradiance' and residual of a shot, each [F, H, W, 3], and the fit.
 
     layers: `plate`, `albedo` and `irradiance`, [F, H, W, 3] in one size, a still with any length. decode: by name, what
     makes each linear. encode: what is done to the results, which are linear, unclamped, the residual of either sign.
-    each_frame: as of `in_bands`. Raises ValueError when sizes or lengths differ and for what `check_pixels` refuses.
+    after_frame: as of `in_bands`. Raises ValueError when sizes or lengths differ and for what `check_pixels` refuses.
     """
     for name, layer in layers.items():
         check_pixels(f"The {name}", layer, (3,))
@@ -119,21 +118,20 @@ def rebuild_clip(
         irradiance = fit.apply(irradiance)
         return encode(albedo), encode(irradiance), encode(plate - albedo * irradiance)
 
-    return *in_bands(work, layers, each_frame), fit
+    return *in_bands(work, layers, after_frame), fit
 
 
 def _sample(layers: Mapping[str, Tensor], decode: Mapping[str, Callable[[Tensor], Tensor]]) -> list[Tensor]:
     """The same pixels of plate, albedo and irradiance, [N, 3] linear, on a grid that is even over frames and pixels."""
-    size = common_fit(dict(layers))
-    pixels = size.height * size.width
-    frames = torch.linspace(0, size.frames - 1, min(size.frames, 16)).round().long().tolist()
+    length, height, width = common_size(layers)
+    pixels = height * width
+    frames = torch.linspace(0, length - 1, min(length, 16)).round().long().tolist()
     # A step that shares nothing with the width walks over all columns.
     step = max(1, pixels * len(frames) // _SAMPLES)
-    while math.gcd(step, size.width) > 1:
+    while math.gcd(step, width) > 1:
         step += 1
     samples = []
     for name in ("plate", "albedo", "irradiance"):
-        clip = layers[name]
-        chosen = [clip[frame if len(clip) > 1 else 0].reshape(pixels, 3)[::step].float().cpu() for frame in frames]
+        chosen = [at(layers[name], frame).reshape(pixels, 3)[::step] for frame in frames]
         samples.append(decode[name](torch.cat(chosen)))
     return samples

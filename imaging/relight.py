@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .bands import in_bands
 from .camera import pixel_rays
 from .checks import check_pixels
-from .fit import common_fit
+from .frames import common_size, in_bands
 from .ggx import ggx
 from .lights import EnvironmentLight, Light, needs_depth
 
@@ -89,7 +88,7 @@ def relight_clip(
     layers: Mapping[str, Tensor],
     decode: Mapping[str, Callable[[Tensor], Tensor]],
     encode: Callable[[Tensor], Tensor],
-    each_frame: Callable[[], None],
+    after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The shot in its new light, its new irradiance over pi, and the new highlights alone, each [F, H, W, 3].
 
@@ -98,7 +97,7 @@ def relight_clip(
     axis, > 0, for lights with a place; `residual`, added to what is built from albedo; `mask`, C=1, clamped to 0..1,
     outside of which the plate stays as it is.
     decode: by layer, what makes it linear (colours; irradiance over pi) or vectors (normals); those not named are taken
-    as they are. encode: what is done to the results, which are linear, unclamped. each_frame: as of `in_bands`.
+    as they are. encode: what is done to the results, which are linear, unclamped. after_frame: as of `in_bands`.
     Raises ValueError for no lights, a layer that is needed and missing, sizes or lengths that differ, depth <= 0 and
     what `check_pixels` refuses.
     """
@@ -108,11 +107,11 @@ def relight_clip(
     for name, mask in masks.items():
         check_pixels(f"The {name}", mask, (1,))
     clips = {**layers, **masks}
-    fit = common_fit(clips)
+    _, height, width = common_size(clips)
 
     def work(bands: Mapping[str, Tensor], frame: int, rows: slice) -> tuple[Tensor, ...]:
         linear = {name: decode[name](band) if name in decode else band for name, band in bands.items()}
-        rays = pixel_rays(fit.height, fit.width, relight.field_of_view, rows)
+        rays = pixel_rays(height, width, relight.field_of_view, rows)
         here = {number: bands[name].clamp(0, 1) for number, name in names.items()}
         irradiance, specular = arriving_light(relight, linear["normal"], rays, linear.get("depth"), here)
         old = linear.get("irradiance")
@@ -128,7 +127,7 @@ def relight_clip(
             picture = torch.lerp(linear["plate"], picture, linear["mask"].clamp(0, 1))
         return encode(picture), encode(irradiance), encode(specular)
 
-    return in_bands(work, clips, each_frame)
+    return in_bands(work, clips, after_frame)
 
 
 def _check(relight: Relight, layers: Mapping[str, Tensor]):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 import folder_paths
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 
 from ..comfy_host.video_facts import audio_of, sound_of, video_facts
-from ..imaging.alpha_video import CODECS, PREMULTIPLIED, STRAIGHT, save_alpha_video
+from ..imaging.alpha_video import CODECS, save_alpha_video
+from ..imaging.composite import PREMULTIPLIED, STRAIGHT
 from ..imaging.read_alpha_video import read_alpha_video
 from ..imaging.timecode import Timecode, exact_rate
 from .places import fingerprint, graph_texts, output_name, output_place, stored_path
@@ -76,12 +78,13 @@ class SaveAlphaVideo(io.ComfyNode):
                 alpha=None, audio=None, source=None, save_workflow: bool = True) -> io.NodeOutput:
         rate, sound, label = video_facts(source) if source is not None else (exact_rate(frame_rate), None, None)
         label = Timecode.parse(timecode, rate) if timecode.strip() else label
+        frames = max(len(clip) for clip in (images, alpha) if clip is not None)
         folder, name = output_place(filename_prefix, images.shape[2], images.shape[1])
         saved = save_alpha_video(
             folder, name, images, alpha, codec, rate, premultiplied=alpha_mode == PREMULTIPLIED,
             sound=sound_of(audio) or sound, timecode=label, texts=graph_texts(cls.hidden) if save_workflow else None,
-            after_frame=steps(len(images)))
-        said = f"{output_name(saved.path)}: {len(images)} frames at {rate} a second, alpha {alpha_mode}" + (
+            after_frame=steps(frames))
+        said = f"{output_name(saved.path)}: {frames} frames at {rate} a second, alpha {alpha_mode}" + (
             " over black" if alpha_mode == PREMULTIPLIED else "")
         if saved.clamped:
             said += "\nValues outside 0..1 were clamped; Strata Save Layers EXR keeps them."
@@ -137,7 +140,8 @@ class LoadAlphaVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, alpha_mode: str) -> io.NodeOutput:
-        clip = read_alpha_video(stored_path(file), None if alpha_mode == AS_STATED else alpha_mode)
+        clip = read_alpha_video(stored_path(file), None if alpha_mode == AS_STATED else alpha_mode,
+                                after_frame=throw_exception_if_processing_interrupted)
         frames, height, width, _ = clip.images.shape
         kind = "no alpha" if clip.stated is None else f"alpha {clip.stated or 'of unknown kind, taken as straight'}"
         if clip.stated is not None and alpha_mode != AS_STATED:

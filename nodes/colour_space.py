@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ..imaging.checks import check_pixels
 from ..imaging.colour import LINEAR, SPACES, convert_colours
 from ..imaging.frames import at, by_frame
 from ..imaging.ocio import BUILT_IN, convert_with_ocio
+from .saying import steps
 
 ENVIRONMENT = "OCIO variable"
 
@@ -52,8 +52,9 @@ class ColourSpaceNode(io.ComfyNode):
     def execute(cls, image, spaces: dict) -> io.NodeOutput:
         check_pixels("The image", image, (3, 4))
         source, target = spaces["source"], spaces["target"]
-        tick = comfy.utils.ProgressBar(1).update_absolute
+        after_frame = steps(len(image))
         if spaces["spaces"] == "OpenColorIO":
             config = None if spaces["config"] == ENVIRONMENT else spaces["config"]
-            return io.NodeOutput(convert_with_ocio(image, source, target, config, tick))
-        return io.NodeOutput(by_frame(len(image), lambda i: (convert_colours(at(image, i), source, target),), tick)[0])
+            return io.NodeOutput(convert_with_ocio(image, source, target, config, after_frame))
+        return io.NodeOutput(by_frame(
+            len(image), lambda i: (convert_colours(at(image, i), source, target),), after_frame)[0])

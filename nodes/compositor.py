@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
-from ..imaging.composite import OPERATORS
+from ..imaging.composite import OPERATORS, PREMULTIPLIED, STRAIGHT
 from ..imaging.layer_stack import Layer, composite
 from ..imaging.transform import Move
 from .colours import colours_input
+from .saying import steps_through
 
 CompLayer = io.Custom("STRATA_COMP_LAYER")
-STRAIGHT, PREMULTIPLIED = "straight", "premultiplied"
 
 
 class MakeCompLayer(io.ComfyNode):
@@ -45,7 +44,7 @@ class MakeCompLayer(io.ComfyNode):
                                        "the background is not fitted to it."),
                 io.Float.Input("rotation", default=0.0, min=-3600.0, max=3600.0, step=0.1,
                                tooltip="Degrees counter-clockwise, about its centre."),
-                io.Combo.Input("edges", options=[STRAIGHT, PREMULTIPLIED], default=STRAIGHT, advanced=True,
+                io.Combo.Input("alpha_mode", options=[STRAIGHT, PREMULTIPLIED], default=STRAIGHT, advanced=True,
                                tooltip="Whether the colour is times alpha already (in linear light), as most EXR "
                                        "renders are. Layers of Decode Layers and Decontaminate are straight."),
             ],
@@ -54,9 +53,9 @@ class MakeCompLayer(io.ComfyNode):
 
     @classmethod
     def execute(cls, foreground, operator: str, opacity: float, x: float, y: float, scale: float, rotation: float,
-                edges: str = STRAIGHT, alpha=None) -> io.NodeOutput:
+                alpha_mode: str = STRAIGHT, alpha=None) -> io.NodeOutput:
         move = Move(x, y, scale, rotation)
-        return io.NodeOutput(Layer(foreground, alpha, operator, opacity, edges == PREMULTIPLIED, move))
+        return io.NodeOutput(Layer(foreground, alpha, operator, opacity, alpha_mode == PREMULTIPLIED, move))
 
 
 class Compositor(io.ComfyNode):
@@ -96,7 +95,8 @@ class Compositor(io.ComfyNode):
     @classmethod
     def execute(cls, colours: str, layers: dict | None = None, background=None, original=None) -> io.NodeOutput:
         stack = [layer for layer in (layers or {}).values() if layer is not None]
-        tick = comfy.utils.ProgressBar(1).update_absolute
-        plate, alpha, *residual = composite(stack, background, original=original, space=colours, tick=tick)
+        clips = [background, original, *(clip for layer in stack for clip in (layer.images, layer.alpha))]
+        plate, alpha, *residual = composite(
+            stack, background, original=original, space=colours, after_frame=steps_through(*clips))
         # A still of black costs nothing, and is of the right size.
         return io.NodeOutput(plate, alpha, residual[0] if residual else plate.new_zeros(1, *plate.shape[1:]))

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..imaging.contact_sheet import draw_sheet
-from .layer_viewer import layer_inputs, shown_layers
+from .layer_viewer import shown_inputs, shown_layers
 
 
 class ContactSheet(io.ComfyNode):
@@ -21,7 +21,7 @@ class ContactSheet(io.ComfyNode):
             category="Strata/view",
             description="One labelled picture of all layers of a shot, a row each, frames from its start to its end.",
             inputs=[
-                *layer_inputs(),
+                *shown_inputs(),
                 io.Int.Input("frames", default=4, min=1, max=64, tooltip="Frames of each layer, evenly over the shot."),
             ],
             outputs=[io.Image.Output(tooltip="The sheet, for Preview or Save Image.")],
@@ -29,7 +29,5 @@ class ContactSheet(io.ComfyNode):
 
     @classmethod
     def execute(cls, frames: int, **inputs) -> io.NodeOutput:
-        layers = {name: images[..., None] if images.ndim == 3 else images
-                  for name, images in shown_layers(inputs).items()}
-        sheet = np.asarray(draw_sheet(layers, frames), dtype=np.float32) / 255
+        sheet = np.asarray(draw_sheet(shown_layers(inputs), frames), dtype=np.float32) / 255
         return io.NodeOutput(torch.from_numpy(sheet)[None])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ..imaging.decontaminate import decontaminate
 from .colours import colours_input
+from .saying import steps_through
 
 
 class Decontaminate(io.ComfyNode):
@@ -47,6 +47,6 @@ class Decontaminate(io.ComfyNode):
     @classmethod
     def execute(cls, plate, alpha, background, colours: str, hold: float, positive: bool = True,
                 foreground=None) -> io.NodeOutput:
-        tick = comfy.utils.ProgressBar(1).update_absolute
-        return io.NodeOutput(*decontaminate(plate, alpha, background, foreground, hold=hold, positive=positive,
-                                            space=colours, tick=tick))
+        return io.NodeOutput(*decontaminate(
+            plate, alpha, background, foreground, hold=hold, positive=positive, space=colours,
+            after_frame=steps_through(plate, alpha, background, foreground)))

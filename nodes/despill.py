@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ..imaging.despill import LIMITS, SCREENS, despill_clip
 from .colours import colours_input
+from .saying import steps
 
 
 class Despill(io.ComfyNode):
@@ -43,5 +43,5 @@ class Despill(io.ComfyNode):
     @classmethod
     def execute(cls, foreground, colours: str, screen: str, limit: str, strength: float,
                 keep_luminance: float) -> io.NodeOutput:
-        tick = comfy.utils.ProgressBar(1).update_absolute
-        return io.NodeOutput(*despill_clip(foreground, screen, limit, strength, keep_luminance, colours, tick))
+        return io.NodeOutput(*despill_clip(foreground, screen, limit, strength, keep_luminance, colours,
+                                           steps(len(foreground))))

@@ -63,7 +63,7 @@ class GuidedUpsample(io.ComfyNode):
             layers["alpha"] = (alpha if alpha.ndim == 3 else as_mask(alpha)).unsqueeze(-1)
         made, missed = layers_at_plate_size(
             plate[..., :3], layers, albedo_by=albedo_by, radius=radius, grain=grain, linear=colours == LINEAR,
-            each_frame=steps(len(plate)))
+            after_frame=steps(len(plate)))
         if "alpha" in made:
             made["alpha"] = made["alpha"].squeeze(-1)
         report = "\n".join(f"{name}: {error:.4f} rms from the small one" for name, error in missed.items())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ..imaging.highlights import compress_clip, restore_clip
 from .colours import colours_input
+from .saying import steps, steps_through
 
 
 def knee_input() -> io.Float.Input:
@@ -38,7 +38,7 @@ class CompressHighlights(io.ComfyNode):
 
     @classmethod
     def execute(cls, plate, colours: str, knee: float) -> io.NodeOutput:
-        return io.NodeOutput(compress_clip(plate, knee, colours, comfy.utils.ProgressBar(1).update_absolute))
+        return io.NodeOutput(compress_clip(plate, knee, colours, steps(len(plate))))
 
 
 class RestoreHighlights(io.ComfyNode):
@@ -65,4 +65,4 @@ class RestoreHighlights(io.ComfyNode):
 
     @classmethod
     def execute(cls, layer, plate, colours: str, knee: float) -> io.NodeOutput:
-        return io.NodeOutput(restore_clip(layer, plate, knee, colours, comfy.utils.ProgressBar(1).update_absolute))
+        return io.NodeOutput(restore_clip(layer, plate, knee, colours, steps_through(layer, plate)))

@@ -5,25 +5,26 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..imaging.composite import PREMULTIPLIED, STRAIGHT
 from ..imaging.layer_delivery import save_exr
 from ..imaging.layer_exr import COMPRESSIONS, SPACES, Delivery, Window, check_layers
 from ..imaging.layer_names import DELIVERED, PRESETS
 from ..imaging.read_layer_exr import LayerClip, read_layers
 from ..imaging.timecode import Timecode, exact_rate
 from ..imaging.versions import FIRST_FRAME, first_number, frames_at
+from .colours import LINEAR, SRGB
 from .decode_layers import connected_outputs, running_prompt
 from .layer_sockets import connected_layers, layer_inputs, layer_note
 from .places import fingerprint, graph_texts, output_name, output_place, stored_path
 from .saying import say, steps
 
-DISPLAY = "sRGB"
+# Names as in Strata Colour Space, and what files are labelled with.
 COLOURS = {
-    DISPLAY: SPACES[0], "linear Rec.709": SPACES[0], "linear ACEScg": SPACES[1], "linear ACES2065-1": SPACES[2],
+    SRGB: SPACES[0], LINEAR: SPACES[0], "ACEScg (AP1)": SPACES[1], "ACES2065-1 (AP0)": SPACES[2],
     "linear P3-D65": SPACES[3], "linear Rec.2020": SPACES[4],
 }
 ONE_PART, TWO_PARTS = "one", "colour and data"
-STRAIGHT, PREMULTIPLIED = "straight", "premultiplied"
-LINEAR = "linear, as stored"
+AS_STORED = "linear, as stored"
 # In this order for ever: graphs store the number of an output. New ones are appended.
 ALPHA_MASK, OTHER = "alpha_mask", "other"
 OUTPUTS = (*DELIVERED, ALPHA_MASK, OTHER, "frame_rate", "timecode", "first_frame", "flow_reach", "contents")
@@ -71,7 +72,7 @@ class SaveLayersExr(io.ComfyNode):
                 io.Combo.Input("compression", options=list(COMPRESSIONS),
                                tooltip="zip: for most. zips: Nuke reads it fastest. piz: for grain. dwaa: lossy and "
                                        "small; only for colour, data stays lossless."),
-                io.Combo.Input("colour", options=list(COLOURS),
+                io.Combo.Input("colours", options=list(COLOURS),
                                tooltip="What the colour layers you connect are. sRGB, as everywhere in ComfyUI, is "
                                        "made linear; linear ones are stored as they are and labelled so."),
                 io.Combo.Input("parts", options=[ONE_PART, TWO_PARTS],
@@ -99,7 +100,7 @@ class SaveLayersExr(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, filename_prefix: str, names: str, compression: str, colour: str, parts: str, frame_rate: float,
+    def execute(cls, filename_prefix: str, names: str, compression: str, colours: str, parts: str, frame_rate: float,
                 timecode: str, alpha_mode: str = STRAIGHT, flow_reach: float = 1.0, comments: str = "",
                 first_frame: int = FIRST_FRAME, version: int = 0, save_workflow: bool = True, plate_width: int = 0,
                 plate_height: int = 0, offset_x: int = 0, offset_y: int = 0, **layers) -> io.NodeOutput:
@@ -107,8 +108,8 @@ class SaveLayersExr(io.ComfyNode):
         frames, height, width = check_layers(layers)
         rate = exact_rate(frame_rate)
         delivery = Delivery(
-            preset=names, compression=compression, split=parts == TWO_PARTS, space=COLOURS[colour],
-            encoded=colour == DISPLAY, premultiplied=alpha_mode == PREMULTIPLIED, reach=flow_reach, rate=rate,
+            preset=names, compression=compression, split=parts == TWO_PARTS, space=COLOURS[colours],
+            encoded=colours == SRGB, premultiplied=alpha_mode == PREMULTIPLIED, reach=flow_reach, rate=rate,
             timecode=Timecode.parse(timecode, rate) if timecode.strip() else None, comments=comments,
             attributes=graph_texts(cls.hidden) if save_workflow else {},
             window=Window(plate_width or width, plate_height or height, offset_x, offset_y))
@@ -142,7 +143,7 @@ class LoadLayersExr(io.ComfyNode):
                 io.String.Input("folder", default="",
                                 tooltip="A folder of frames, or one .exr, in ComfyUI's input or output folder; wire it "
                                         "from Strata Save Layers EXR, or write 'strata/shot_v001'."),
-                io.Combo.Input("colour", options=[DISPLAY, LINEAR],
+                io.Combo.Input("colours", options=[SRGB, AS_STORED],
                                tooltip="sRGB, as other nodes take it, or the file's scene-linear numbers. Highlights "
                                        "above 1 are kept."),
                 io.String.Input("other_layer", default="", advanced=True,
@@ -170,13 +171,13 @@ class LoadLayersExr(io.ComfyNode):
         return fingerprint(folder), connected_outputs(running_prompt(), cls.hidden.unique_id, OUTPUTS)
 
     @classmethod
-    def execute(cls, folder: str, colour: str, other_layer: str = "", frames: int = 0) -> io.NodeOutput:
+    def execute(cls, folder: str, colours: str, other_layer: str = "", frames: int = 0) -> io.NodeOutput:
         files = frames_at(stored_path(folder), ".exr")
         files = files[:frames] if frames else files
         hidden = cls.hidden
         connected = connected_outputs(hidden.prompt or {}, hidden.unique_id, OUTPUTS) if hidden else None
         wanted = None if connected is None else [*connected, *(["alpha"] if ALPHA_MASK in connected else [])]
-        clip = read_layers(files, wanted, other=other_layer.strip(), display=colour == DISPLAY,
+        clip = read_layers(files, wanted, other=other_layer.strip(), display=colours == SRGB,
                            after_frame=steps(len(files)))
         contents = describe(folder, len(files), clip)
         pictures = dict(clip.layers)

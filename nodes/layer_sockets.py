@@ -6,7 +6,7 @@ a channel name for it, and a wire put into the wrong socket is seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -33,10 +33,10 @@ def layer_note(layer: str) -> str:
     return _NOTES.get(layer, f"The {layer}.")
 
 
-def layer_inputs(layers: Iterable[str]) -> list[io.Input]:
-    """An optional socket for each layer."""
+def layer_inputs(layers: Iterable[str], note: Callable[[str], str] = layer_note) -> list[io.Input]:
+    """An optional socket for each layer; `note` says what it is."""
     return [
-        io.MultiType.Input(layer, optional=True, tooltip=layer_note(layer),
+        io.MultiType.Input(layer, optional=True, tooltip=note(layer),
                            types=[io.Image] + ([io.Mask] if DELIVERED[layer] == "mask" else []))
         for layer in layers
     ]

@@ -9,13 +9,16 @@ from pathlib import Path
 import folder_paths
 from comfy.cli_args import args
 
+from ..imaging.atomic import cannot_write
+
 _OUTPUT = " [output]"  # how ComfyUI marks a file of its output folder
 
 
 def output_place(prefix: str, width: int, height: int) -> tuple[Path, str]:
     """The folder and the name that a filename prefix means, with ComfyUI's %width%, %date% and so on filled in.
 
-    Raises ValueError in one sentence for a prefix without a name, or one that leaves the output folder.
+    Raises ValueError in one sentence for a prefix without a name, or one that leaves the output folder, OSError for a
+    folder that cannot be made.
     """
     root = folder_paths.get_output_directory()
     normal = os.path.normpath(prefix.strip())
@@ -23,7 +26,10 @@ def output_place(prefix: str, width: int, height: int) -> tuple[Path, str]:
         raise ValueError(f"The filename prefix {prefix!r} names no file; write a name such as 'shots/sh010'.")
     if not folder_paths.is_within_directory(root, os.path.join(root, normal)):
         raise ValueError(f"The filename prefix {prefix!r} leaves ComfyUI's output folder; write a name inside it.")
-    folder, name, *_ = folder_paths.get_save_image_path(normal, root, width, height)
+    try:
+        folder, name, *_ = folder_paths.get_save_image_path(normal, root, width, height)  # which makes the folder
+    except OSError as error:
+        raise cannot_write(Path(root, normal), error) from error
     return Path(folder), name
 
 

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..imaging.rebuild import rebuild_clip
 from .colours import colours_input, curves
-from .saying import say, steps
+from .saying import say, steps_through
 
 
 class Rebuild(io.ComfyNode):
@@ -50,5 +50,5 @@ class Rebuild(io.ComfyNode):
         *results, fit = rebuild_clip(
             {"plate": plate[..., :3], "albedo": albedo[..., :3], "irradiance": irradiance[..., :3]},
             {"plate": decode, "albedo": given, "irradiance": given}, encode,
-            gamma=fit_gamma, per_channel=per_channel, each_frame=steps(max(map(len, (plate, albedo, irradiance)))))
+            gamma=fit_gamma, per_channel=per_channel, after_frame=steps_through(plate, albedo, irradiance))
         return io.NodeOutput(*results, str(fit), ui=say(cls, str(fit)))

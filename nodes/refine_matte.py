@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import comfy.utils
 from comfy_api.latest import io
 
 from ..imaging.matte import MatteSettings, refine_matte
+from .saying import steps
 
 
 class RefineMatte(io.ComfyNode):
@@ -50,4 +50,4 @@ class RefineMatte(io.ComfyNode):
     def execute(cls, alpha, black: float, white: float, specks: int, holes: int, frames: int, grow: float, blur: float,
                 gamma: float = 1.0) -> io.NodeOutput:
         settings = MatteSettings(black, white, gamma, specks, holes, frames, grow, blur)
-        return io.NodeOutput(refine_matte(alpha, settings, comfy.utils.ProgressBar(1).update_absolute))
+        return io.NodeOutput(refine_matte(alpha, settings, steps(len(alpha))))

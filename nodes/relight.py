@@ -9,7 +9,7 @@ from ..imaging.normal_maps import decode_normals
 from ..imaging.relight import Gloss, Relight, relight_clip
 from .colours import colours_input, curves
 from .lights import Lights
-from .saying import steps
+from .saying import steps_through
 
 _NEAR, _SKY = 0.001, 1000.0  # metres: a geometry's sky and holes lie so far off that no lamp reaches them
 ALBEDO, RATIO = "albedo x light", "plate x new / old light"
@@ -101,4 +101,4 @@ class RelightShot(io.ComfyNode):
             lights=lights, field_of_view=field_of_view, gloss=Gloss(roughness, specular) if specular else None,
             keep=keep_light, residual=mode.get("residual_gain", 0.0), limit=mode.get("limit"))
         decoders = {**dict.fromkeys(given, decode), "normal": decode_normals}
-        return io.NodeOutput(*relight_clip(relight, layers, decoders, encode, steps(max(map(len, layers.values())))))
+        return io.NodeOutput(*relight_clip(relight, layers, decoders, encode, steps_through(*layers.values())))

@@ -8,6 +8,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 from server import PromptServer
+from torch import Tensor
 
 
 def say(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
@@ -30,3 +31,8 @@ def steps(total: int) -> Callable[[], None]:
         bar.update(1)
 
     return after_step
+
+
+def steps_through(*clips: Tensor | None) -> Callable[[], None]:
+    """`steps` of work on clips together, frame by frame: as many as the longest that is given has frames."""
+    return steps(max((len(clip) for clip in clips if clip is not None), default=0))

@@ -134,6 +134,20 @@ def test_metadata_and_values_outside(tmp_path):
     assert files_in(tmp_path) == ["Ä b_v001.mov", "Ä b_v002.webm"]
 
 
+def test_a_still_of_either_goes_with_a_clip_of_the_other(tmp_path):
+    images, alpha = rgba(3)[..., :3], torch.rand(3, 48, 66)
+    for name, still, clip in (("matte", images, alpha[:1]), ("picture", images[:1], alpha)):
+        made = read_alpha_video(save_alpha_video(tmp_path, name, still, clip, "ffv1", Fraction(24)).path)
+        assert (made.images - still).abs().max() < 1e-4 and (made.alpha - clip).abs().max() < 1e-4
+        assert len(made.images) == 3
+
+
+def test_an_alpha_outside_0_to_1_is_clamped_and_said(tmp_path):
+    alpha = torch.tensor([-0.5, 0.5, 1.5]).view(1, 1, 3).expand(1, 48, 3)
+    saved = save_alpha_video(tmp_path, "a", torch.full((1, 48, 3, 3), 0.5), alpha, "ffv1", Fraction(24))
+    assert saved.clamped and (read_alpha_video(saved.path).alpha - alpha.clamp(0, 1)).abs().max() < 1e-4
+
+
 # refusals
 
 
@@ -165,8 +179,10 @@ def test_a_truncated_file_is_refused(tmp_path, codec):
 
 def test_what_does_not_go_together(tmp_path):
     images, rate = rgba(3), Fraction(24)
-    with pytest.raises(ValueError, match=r"The alpha is 2 frames of 66x48, but 3 \(or 1\) of 66x48 are needed"):
+    with pytest.raises(ValueError, match="images 3, alpha 2 frames"):
         save_alpha_video(tmp_path, "a", images, torch.zeros(2, 48, 66), "ffv1", rate)
+    with pytest.raises(ValueError, match="images 66x48, alpha 64x48"):
+        save_alpha_video(tmp_path, "a", images, torch.zeros(3, 48, 64), "ffv1", rate)
     with pytest.raises(ValueError, match="The alpha has NaN or infinite pixels"):
         save_alpha_video(tmp_path, "a", images, torch.full((3, 48, 66), torch.nan), "ffv1", rate)
     with pytest.raises(ValueError, match="'h264': use one of prores 4444, ffv1, vp9"):

@@ -152,10 +152,20 @@ def test_values_beyond_white_and_below_black_pass():
     assert torch.allclose(composite([], bg)[0], bg, rtol=1e-5, atol=1e-5)
 
 
-def test_ticks_count_frames_and_can_stop_the_work():
+def test_every_frame_is_told_and_can_stop_the_work():
     seen = []
-    composite([], noise(4, 2, 2, 3), tick=lambda done, count: seen.append((done, count)))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    def stop_after_two():
+        seen.append(1)
+        if len(seen) == 2:
+            raise InterruptedError
+
+    composite([], noise(4, 2, 2, 3), after_frame=lambda: seen.append(1))
+    assert len(seen) == 4
+    seen.clear()
+    with pytest.raises(InterruptedError):
+        composite([], noise(4, 2, 2, 3), after_frame=stop_after_two)
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize(

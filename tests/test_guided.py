@@ -50,16 +50,16 @@ def test_guided_beats_bilinear_by_far(shot):
     plate, layers, film, alpha = shot
     small = {name: shrunk(layer) for name, layer in layers.items()}
     made, _ = layers_at_plate_size(
-        plate, small, albedo_by=GUIDED, radius=1, grain=0.01, linear=False, each_frame=nothing)  # fmt: skip
+        plate, small, albedo_by=GUIDED, radius=1, grain=0.01, linear=False, after_frame=nothing)  # fmt: skip
     for name in ("albedo", "irradiance"):
         assert rms(made[name], layers[name]) < 0.65 * rms(bilinear(small[name], plate), layers[name]), name
     assert degrees(made["normal"], layers["normal"]) < 0.8 * degrees(bilinear(small["normal"], plate), layers["normal"])
     by_ratio, _ = layers_at_plate_size(
-        plate, small, albedo_by=RATIO, radius=1, grain=0.01, linear=False, each_frame=nothing)  # fmt: skip
+        plate, small, albedo_by=RATIO, radius=1, grain=0.01, linear=False, after_frame=nothing)  # fmt: skip
     assert rms(by_ratio["albedo"], layers["albedo"]) < 0.75 * rms(bilinear(small["albedo"], plate), layers["albedo"])
     small = {"alpha": shrunk(alpha)}
     matte, _ = layers_at_plate_size(
-        film, small, albedo_by=RATIO, radius=1, grain=0.01, linear=False, each_frame=nothing)  # fmt: skip
+        film, small, albedo_by=RATIO, radius=1, grain=0.01, linear=False, after_frame=nothing)  # fmt: skip
     assert rms(matte["alpha"], alpha) < 0.65 * rms(bilinear(small["alpha"], plate), alpha)
 
 
@@ -67,7 +67,7 @@ def test_the_results_are_layers_and_true_to_the_small_ones(shot):
     plate, layers, film, alpha = shot
     small = {name: shrunk(layer) for name, layer in {**layers, "alpha": alpha}.items()}
     made, missed = layers_at_plate_size(
-        film, small, albedo_by=GUIDED, radius=1, grain=0.01, linear=False, each_frame=nothing)  # fmt: skip
+        film, small, albedo_by=GUIDED, radius=1, grain=0.01, linear=False, after_frame=nothing)  # fmt: skip
     assert list(missed) == list(small)
     for name, layer in made.items():
         error = rms(shrunk(layer), small[name])
@@ -81,7 +81,7 @@ def test_the_ratio_albedo_and_irradiance_are_the_plate(shot):
     plate, layers, *_ = shot
     small = {"irradiance": shrunk(layers["irradiance"])}
     made, missed = layers_at_plate_size(
-        plate, small, albedo_by=RATIO, radius=1, grain=0.01, linear=False, each_frame=nothing)  # fmt: skip
+        plate, small, albedo_by=RATIO, radius=1, grain=0.01, linear=False, after_frame=nothing)  # fmt: skip
     assert list(made) == ["irradiance", "albedo"] and list(missed) == ["irradiance"]
     product = srgb_to_linear(made["albedo"]) * srgb_to_linear(made["irradiance"])
     possible = (made["albedo"] > 0) & (made["albedo"] < 0.999) & (srgb_to_linear(made["irradiance"]) > 1e-3)
@@ -92,7 +92,7 @@ def test_the_ratio_albedo_and_irradiance_are_the_plate(shot):
 def test_linear_pictures_give_the_same_layers(shot):
     plate, layers, *_ = shot
     small = {name: shrunk(layer) for name, layer in layers.items()}
-    how = {"albedo_by": RATIO, "radius": 1, "grain": 0.01, "each_frame": nothing}
+    how = {"albedo_by": RATIO, "radius": 1, "grain": 0.01, "after_frame": nothing}
     coded, missed = layers_at_plate_size(plate, small, linear=False, **how)
     linear = {name: layer if name == "normal" else srgb_to_linear(layer) for name, layer in small.items()}
     made, again = layers_at_plate_size(srgb_to_linear(plate), linear, linear=True, **how)
@@ -151,7 +151,7 @@ def test_a_still_layer_goes_with_a_clip():
     done = []
     made, missed = layers_at_plate_size(
         plate, {"alpha": torch.ones(1, 2, 2, 1)}, albedo_by=RATIO, radius=1, grain=0.01, linear=False,
-        each_frame=lambda: done.append(1))  # fmt: skip
+        after_frame=lambda: done.append(1))  # fmt: skip
     assert made["alpha"].shape == (3, 8, 8, 1) and len(done) == 3 and missed["alpha"] < 1e-5
 
 
@@ -165,5 +165,5 @@ def test_a_still_layer_goes_with_a_clip():
 def test_what_cannot_be_enlarged_is_refused_in_one_sentence(layers, message):
     with pytest.raises(ValueError, match=message) as caught:
         layers_at_plate_size(torch.ones(2, 8, 8, 3), layers, albedo_by=RATIO, radius=1, grain=0.01, linear=False,
-                             each_frame=nothing)  # fmt: skip
+                             after_frame=nothing)  # fmt: skip
     assert "\n" not in str(caught.value)

@@ -74,7 +74,7 @@ def test_a_shot_with_highlights_is_rebuilt_to_rounding(seed):
     light = (shot.irradiance / 0.7) ** (1 / 1.3)
     layers = {"plate": shot.rgb_linear, "albedo": shot.albedo_linear, "irradiance": light}
     albedo, irradiance, residual, fit = rebuild_clip(
-        layers, dict.fromkeys(layers, same), same, gamma=True, per_channel=False, each_frame=nothing)  # fmt: skip
+        layers, dict.fromkeys(layers, same), same, gamma=True, per_channel=False, after_frame=nothing)  # fmt: skip
     again = albedo * irradiance + residual
     # Half a unit in the last place for each of the product, the difference and the sum
     assert ((again - shot.rgb_linear).abs() / shot.rgb_linear.clamp_min(1e-3)).max() < 2e-6
@@ -84,7 +84,7 @@ def test_a_shot_with_highlights_is_rebuilt_to_rounding(seed):
 
 
 def test_the_identity_survives_srgb_codes_and_bands(monkeypatch):
-    monkeypatch.setattr("comfyui_strata.imaging.bands._PIXELS", 100)
+    monkeypatch.setattr("comfyui_strata.imaging.frames._PIXELS", 100)
     generator = torch.Generator().manual_seed(2)
     layers = {name: torch.rand(frames, 17, 23, 3, generator=generator)
               for name, frames in (("plate", 3), ("albedo", 1), ("irradiance", 3))}  # fmt: skip
@@ -92,7 +92,7 @@ def test_the_identity_survives_srgb_codes_and_bands(monkeypatch):
     done = []
     albedo, irradiance, residual, fit = rebuild_clip(
         layers, dict.fromkeys(layers, srgb_to_linear), linear_to_srgb, gamma=True, per_channel=True,
-        each_frame=lambda: done.append(1))  # fmt: skip
+        after_frame=lambda: done.append(1))  # fmt: skip
     assert len(done) == 3 and albedo.shape == (3, 17, 23, 3)
     again = linear_to_srgb(srgb_to_linear(albedo) * srgb_to_linear(irradiance) + srgb_to_linear(residual))
     torch.testing.assert_close(again, layers["plate"], atol=5e-6, rtol=1e-5)
@@ -115,5 +115,5 @@ def test_the_report_says_what_was_found():
 def test_wrong_layers_are_refused_in_one_sentence(change, message):
     layers = {name: torch.ones(1, 8, 8, 3) for name in ("plate", "albedo", "irradiance")} | change
     with pytest.raises(ValueError, match=message) as caught:
-        rebuild_clip(layers, dict.fromkeys(layers, same), same, gamma=True, per_channel=False, each_frame=nothing)
+        rebuild_clip(layers, dict.fromkeys(layers, same), same, gamma=True, per_channel=False, after_frame=nothing)
     assert "\n" not in str(caught.value)

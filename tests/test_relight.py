@@ -285,7 +285,7 @@ def test_bands_and_stills_leave_no_trace(layers, monkeypatch):
     layers |= {"depth": 1 + torch.rand(1, 7, 9, 1), "albedo": layers["albedo"][:1]}
     how = Relight((lamp, SUN), gloss=Gloss(0.3, 0.2))
     whole = relight_clip(how, layers, {}, same, nothing)
-    monkeypatch.setattr("comfyui_strata.imaging.bands._PIXELS", 20)
+    monkeypatch.setattr("comfyui_strata.imaging.frames._PIXELS", 20)
     done = []
     banded = relight_clip(how, layers, {}, same, lambda: done.append(1))
     assert len(done) == 2

@@ -75,7 +75,7 @@ def viewer_graph() -> dict:
         return {"class_type": "EmptyImage", "inputs": {"width": WIDTH, "height": HEIGHT, "batch_size": FRAMES,
                                                        "color": colour}}
     return {"a": flat(0xFF8000), "b": flat(0x204060), "viewer": {"class_type": "StrataLayerViewer", "inputs": {
-        "rgb": ["a", 0], "pictures.picture0": ["b", 0], "fps": 24.0, "width": "full"}}}
+        "rgb": ["a", 0], "pictures.picture0": ["b", 0], "frame_rate": 24.0, "width": "full"}}}
 
 
 def test_the_viewer_shows_picks_and_compares(page, comfy, tmp_path):

@@ -14,9 +14,9 @@ from server import PromptServer
 from torch import Tensor
 
 from ....imaging.colour import LINEAR, convert_colours, linear_to_srgb, srgb_to_linear
-from ....imaging.composite import over
+from ....imaging.composite import PREMULTIPLIED, over
 from ....nodes.colour_space import ENVIRONMENT, ColourSpaceNode
-from ....nodes.compositor import PREMULTIPLIED, Compositor, MakeCompLayer
+from ....nodes.compositor import Compositor, MakeCompLayer
 from ....nodes.decontaminate import Decontaminate
 from ....nodes.despill import Despill
 from ....nodes.highlights import CompressHighlights, RestoreHighlights
@@ -61,7 +61,7 @@ def check_operators_and_moves():
     expected = ground + 0.5 * glow
     expected[:, 0:2, 4:6] = small
     said = tiny.within("stack", made, expected, 1e-6)
-    ready = layer(noise(1, 6, 8, 4), edges=PREMULTIPLIED)
+    ready = layer(noise(1, 6, 8, 4), alpha_mode=PREMULTIPLIED)
     plate, cover, _ = Compositor.execute(LINEAR, {"layer0": ready}).result
     return said + "; " + tiny.equal("colour", plate, noise(1, 6, 8, 4)[..., :3]) + "; " + tiny.equal(
         "alpha", cover, noise(1, 6, 8, 4)[..., 3])
@@ -122,7 +122,7 @@ def check_graph():
 
     def lies(**changes) -> dict:
         inputs = {"operator": "over", "opacity": 1.0, "x": 0.0, "y": 0.0, "scale": 1.0, "rotation": 0.0,
-                  "edges": "straight", **changes}
+                  "alpha_mode": "straight", **changes}
         return {"class_type": "StrataCompLayer", "inputs": inputs}
 
     prompt = {
