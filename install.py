@@ -2,7 +2,7 @@
 
     python3 install.py                  what ComfyUI-Manager runs: inside ComfyUI nothing needs installing
     python3 install.py --demo           .venv, then the main job on a bundled clip: no ComfyUI, no GPU
-    python3 install.py --test [-- ...]  .venv, then the tests; what follows -- goes to pytest
+    python3 install.py --test [-- ...]  .venv, then the tests on several cores; what follows -- goes to pytest
     python3 install.py --dev            .venv for developing, nothing run
     python3 install.py --comfyui PATH   a link to this folder in PATH/custom_nodes
 
@@ -346,7 +346,7 @@ def main(arguments: list[str]) -> int:
     python = set_up(ROOT, ["standalone", "train", "dev"] if asked.test or asked.dev else ["standalone"])
     code = demo(ROOT, python) if asked.demo else 0
     if asked.test and not code:
-        code = subprocess.run([str(python), "-m", "pytest", *passed_on], cwd=ROOT, check=False).returncode
+        code = subprocess.run([str(python), "-m", "pytest", "-n", "auto", *passed_on], cwd=ROOT, check=False).returncode
     return code
 
 

@@ -22,10 +22,10 @@ from comfyui_strata.joint.families import parse_task
 from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone.evaluation import Trial, measure
-from comfyui_strata.training.config import NewBackbone, Stage, TrainConfig, read_config
+from comfyui_strata.training.config import Stage, TrainConfig, read_config
 from comfyui_strata.training.evaluate import Plan
 from comfyui_strata.training.report import Report
-from comfyui_strata.training.trainer import train
+from comfyui_strata.training.tiny_models import RECIPES, train_apart
 
 STEPS = 10  # of the sampler
 Keys = tuple[tuple[str, str, str], ...]  # task, layer, metric
@@ -45,15 +45,11 @@ VIGU: Keys = (
 
 @dataclass(frozen=True)
 class Question:
-    """Two arms, each by what it changes in the config `base`, and what is measured of both."""
+    """Two arms, each by what it changes in `base`, a config in training/recipes, and what is measured of both."""
 
     base: str
     arms: Mapping[str, Mapping]
     measured: Keys
-
-
-def _scratch(**variant) -> dict:
-    return {"variant": Variant(**variant), "new_backbone": NewBackbone(256, 768, 4)}
 
 
 QUESTIONS = {
@@ -61,9 +57,10 @@ QUESTIONS = {
         "gated": {}, "always": {"variant": Variant(gating="always")}}, INTRINSIC),
     "adapters": Question("ablation_intrinsic", {
         "one a stream": {}, "shared": {"variant": Variant(adapters="shared")}}, INTRINSIC),
-    "joint": Question("ablation_intrinsic", {
-        "attention": _scratch(gating="always", adapters="shared"),
-        "channel concatenation": _scratch(gating="always", adapters="shared", joint="channel_concat")}, INTRINSIC),
+    "joint": Question("ablation_scratch", {
+        "attention": {"variant": Variant(gating="always", adapters="shared")},
+        "channel concatenation": {"variant": Variant(gating="always", adapters="shared", joint="channel_concat")}},
+        INTRINSIC),
     "ffn": Question("ablation_intrinsic", {
         "last": {}, "per stream": {"variant": Variant(ffn="per_stream")}}, INTRINSIC),
     "conditions": Question("ablation_intrinsic", {
@@ -84,11 +81,8 @@ QUESTIONS = {
 
 def arm_config(folder: Path, question: Question, arm: str, seed: int) -> TrainConfig:
     """The config of one training."""
-    config = read_config(folder / f"{question.base}.toml")
-    changes = dict(question.arms[arm])
-    if "new_backbone" in changes:
-        config = replace(config, model=replace(config.model, backbone="", train="all"))
-    config = replace(config, run=replace(config.run, seed=seed), **changes)
+    config = read_config(RECIPES / f"{question.base}.toml", folder)
+    config = replace(config, run=replace(config.run, seed=seed), **question.arms[arm])
     config.check()
     return config
 
@@ -96,26 +90,25 @@ def arm_config(folder: Path, question: Question, arm: str, seed: int) -> TrainCo
 def arm_name(question: Question, config: TrainConfig) -> str:
     """A folder's name: arms of several questions that are the same training share it."""
     parts = [question.base, *(f"{name}-{value}" for name, value in config.variant.changes().items())]
-    parts += ["scratch"] if config.new_backbone else []
     parts += ["tasks-" + "-".join(config.tasks)] if len(config.tasks) == 1 else []
     parts += [f"stages-{len(config.stages)}"] if config.stages else []
     return "_".join([*parts, f"seed-{config.run.seed}"])
 
 
-def numbers_of(folder: Path, question: Question, arm: str, seed: int, shots: int) -> dict[tuple, float]:
+def numbers_of(folder: Path, question: Question, arm: str, seed: int, args: argparse.Namespace) -> dict[tuple, float]:
     """Train and measure one arm, or read what was measured."""
     config = arm_config(folder, question, arm, seed)
     run = folder / "ablations" / arm_name(question, config)
-    measured = run / f"eval-{shots}.json"
+    measured = run / f"eval-{args.shots}.json"
     if not measured.is_file():
-        made = train(config, run, cpu=True)
+        train_apart(config, run, args.processes, cpu=True)
         family = config.resolve_family()
         tasks = tuple(parse_task(family, name) for name in dict.fromkeys(task for task, _, _ in question.measured))
-        plan = Plan(tasks, range(shots), config.data.frames, config.data.height, config.data.width, STEPS,
+        plan = Plan(tasks, range(args.shots), config.data.frames, config.data.height, config.data.width, STEPS,
                     framing=config.data.framing)
-        layers = made.get("adapters") or made["layers"]
-        models = find_models(str(run), family, backbone=str(made.get("backbone") or config.model.backbone),
-                             adapters=str(layers), vae=config.model.vae, text_encoder=config.model.text_encoder)
+        frozen = config.model.backbone if config.model.train == "adapters" else None  # what learned lies in the run
+        models = find_models(str(run), family, backbone=frozen, vae=config.model.vae,
+                             text_encoder=config.model.text_encoder)
         partial = measured.with_suffix(".part")  # it is written anew after each task of each shot
         measure(Trial(plan, partial, guidance=1.0), models, Report())
         partial.replace(measured)
@@ -144,11 +137,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="of the trainings")
     parser.add_argument("--shots", type=int, default=32, help="held-out shots to measure on")
+    parser.add_argument("--processes", type=int, default=1, help="for training")
     args = parser.parse_args()
     tables = []
     for name in args.only:
         question = QUESTIONS[name]
-        results = {arm: [numbers_of(args.folder, question, arm, seed, args.shots) for seed in args.seeds]
+        results = {arm: [numbers_of(args.folder, question, arm, seed, args) for seed in args.seeds]
                    for arm in question.arms}
         tables.append(table(name, question, results))
         print(tables[-1], flush=True)

@@ -32,7 +32,8 @@ def replace_files(folder: Path, files: Iterable[tuple[str, Callable[[Path], None
     never lies in memory. Raises OSError in one sentence; the folder is then as it was, and anything else that is raised
     passes through.
     """
-    aside = _name_aside(folder)
+    # Inside the folder where it is there: it may be a link, or a mount point, to another disk than its parent.
+    aside = _name_aside(folder / "files" if folder.is_dir() else folder)
     try:
         aside.mkdir(parents=True)
         for name, write in files:

@@ -79,7 +79,12 @@ def colours_to_depth(images: Tensor, near: float, far: float) -> Tensor:
 
 
 def warmth_to_colours(warmth: Tensor) -> Tensor:
-    """Warmth to colours: [..., 1] in 0 (far) to 1 (near), to [..., 3] in 0..1."""
+    """Warmth to colours: [..., 1], clamped to 0 (far) to 1 (near), to [..., 3] in 0..1.
+
+    Raises ValueError for NaN and infinite values, which no colour stands for."""
+    if not torch.isfinite(warmth).all():
+        raise ValueError("The depth has NaN or infinite pixels, but finite values are needed; repair or re-render it.")
+    warmth = warmth.clamp(0, 1)
     curve = warmth.new_tensor(_CURVE) / 255  # [11, 3]
     steps = len(curve) - 1
     start = (steps * warmth).floor().clamp_max(steps - 1)

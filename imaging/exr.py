@@ -33,7 +33,7 @@ _READ_ORDER: dict[tuple[str, ...], Callable[[Tensor], Tensor]] = {
     ("X", "Y", "Z"): lambda vectors: 0.5 * vectors + 0.5,
     ("Y",): linear_to_srgb,
     ("A",): lambda alpha: alpha,
-    ("inverse_depth.Z",): lambda warmth: warmth_to_colours(warmth.clamp(0, 1)),
+    ("inverse_depth.Z",): warmth_to_colours,
     ("forward.u", "forward.v"): _motion_colours,
 }
 

@@ -121,13 +121,16 @@ def _picture(path: Path, parts: list[Part], channels: Channels, display: bool) -
             values = torch.where(alpha > 0, values / alpha.clamp_min(1e-8), values)
         data = part.header.get("colorInteropID") == DATA
         return linear_to_srgb(values) if display and not data else values
-    return _PICTURES[channels.encoding](values)
+    try:
+        return _PICTURES[channels.encoding](values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 _PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda vectors: 0.5 * vectors + 0.5,
     "mask": lambda alpha: alpha,
-    "depth": lambda warmth: warmth_to_colours(warmth.clamp(0, 1)),
+    "depth": warmth_to_colours,
     "flow": lambda motion: motion * motion.new_tensor([1.0, -1.0]),
     "densepose": lambda body: body / body.new_tensor([PARTS_OF_A_BODY, 1, 1]),
     "skeleton": lambda drawing: drawing,

@@ -36,8 +36,9 @@ def load_adapters(path: str | Path, *, family: Family | None = None, dtype: torc
                   device: str = "cpu") -> LoadedAdapters:
     """Load the adapters of a checkpoint; with `family` given, only that family's. Its variant is what the file says.
 
-    dtype None keeps the file's. Raises FileNotFoundError, or ValueError: not adapters, wrong family, unknown variant,
-    missing or extra tensors, shapes that do not fit together, values that are not finite, truncated, pickle.
+    dtype None keeps the file's, float16 for fp8. Raises FileNotFoundError, or ValueError: not adapters, wrong family,
+    unknown variant, missing or extra tensors, shapes that do not fit together, values that are not finite, truncated,
+    pickle.
     """
     found = detect(path)
     if found.kind != "adapters":
@@ -60,7 +61,8 @@ def read_adapters(tensors: dict[str, Tensor], name: str, metadata: Mapping[str, 
         if key is None:
             strangers.append(text)
         else:
-            keyed[key] = tensor
+            # fp8 is for keeping only: nothing is computed in it.
+            keyed[key] = tensor.half() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
     names = {key.adapter for key in keyed}
     found = family_of(names, metadata or {}, name)
     if family is not None and found is not None and found.name != family.name:

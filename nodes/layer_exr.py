@@ -12,18 +12,19 @@ from ..imaging.layer_names import DELIVERED, PRESETS
 from ..imaging.read_layer_exr import LayerClip, read_layers
 from ..imaging.timecode import Timecode, exact_rate
 from ..imaging.versions import FIRST_FRAME, first_number, frames_at
+from .colours import LINEAR, SRGB
 from .decode_layers import connected_outputs, running_prompt
 from .layer_sockets import connected_layers, layer_inputs, layer_note
 from .places import fingerprint, graph_texts, output_name, output_place, stored_path
 from .saying import say, steps
 
-DISPLAY = "sRGB"
+# Names as in Strata Colour Space, and what files are labelled with.
 COLOURS = {
-    DISPLAY: SPACES[0], "linear Rec.709": SPACES[0], "linear ACEScg": SPACES[1], "linear ACES2065-1": SPACES[2],
+    SRGB: SPACES[0], LINEAR: SPACES[0], "ACEScg (AP1)": SPACES[1], "ACES2065-1 (AP0)": SPACES[2],
     "linear P3-D65": SPACES[3], "linear Rec.2020": SPACES[4],
 }
 ONE_PART, TWO_PARTS = "one", "colour and data"
-LINEAR = "linear, as stored"
+AS_STORED = "linear, as stored"
 # In this order for ever: graphs store the number of an output. New ones are appended.
 ALPHA_MASK, OTHER = "alpha_mask", "other"
 OUTPUTS = (*DELIVERED, ALPHA_MASK, OTHER, "frame_rate", "timecode", "first_frame", "flow_reach", "contents")
@@ -108,7 +109,7 @@ class SaveLayersExr(io.ComfyNode):
         rate = exact_rate(frame_rate)
         delivery = Delivery(
             preset=names, compression=compression, split=parts == TWO_PARTS, space=COLOURS[colours],
-            encoded=colours == DISPLAY, premultiplied=alpha_mode == PREMULTIPLIED, reach=flow_reach, rate=rate,
+            encoded=colours == SRGB, premultiplied=alpha_mode == PREMULTIPLIED, reach=flow_reach, rate=rate,
             timecode=Timecode.parse(timecode, rate) if timecode.strip() else None, comments=comments,
             attributes=graph_texts(cls.hidden) if save_workflow else {},
             window=Window(plate_width or width, plate_height or height, offset_x, offset_y))
@@ -142,7 +143,7 @@ class LoadLayersExr(io.ComfyNode):
                 io.String.Input("folder", default="",
                                 tooltip="A folder of frames, or one .exr, in ComfyUI's input or output folder; wire it "
                                         "from Strata Save Layers EXR, or write 'strata/shot_v001'."),
-                io.Combo.Input("colours", options=[DISPLAY, LINEAR],
+                io.Combo.Input("colours", options=[SRGB, AS_STORED],
                                tooltip="sRGB, as other nodes take it, or the file's scene-linear numbers. Highlights "
                                        "above 1 are kept."),
                 io.String.Input("other_layer", default="", advanced=True,
@@ -176,7 +177,7 @@ class LoadLayersExr(io.ComfyNode):
         hidden = cls.hidden
         connected = connected_outputs(hidden.prompt or {}, hidden.unique_id, OUTPUTS) if hidden else None
         wanted = None if connected is None else [*connected, *(["alpha"] if ALPHA_MASK in connected else [])]
-        clip = read_layers(files, wanted, other=other_layer.strip(), display=colours == DISPLAY,
+        clip = read_layers(files, wanted, other=other_layer.strip(), display=colours == SRGB,
                            after_frame=steps(len(files)))
         contents = describe(folder, len(files), clip)
         pictures = dict(clip.layers)

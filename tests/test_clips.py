@@ -2,6 +2,7 @@
 
 import struct
 import sys
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -422,6 +423,16 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_clip(tmp_path, format):
     assert "\n" not in str(caught.value)
     assert files_under(tmp_path) == before
     assert read_clip(written).images.max() < 0.01
+
+
+def test_a_folder_on_another_disk_than_its_parent(tmp_path):
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second disk here")
+    with tempfile.TemporaryDirectory(dir=other) as folder:
+        (tmp_path / "rgb").symlink_to(folder, target_is_directory=True)
+        assert read_clip(write_clip(torch.zeros(2, 8, 8, 3), tmp_path / "rgb", RATE)).images.shape == (2, 8, 8, 3)
+        assert files_under(Path(folder)) == ["rgb.1001.png", "rgb.1002.png"]
 
 
 def test_an_interrupt_between_two_frames_leaves_nothing(tmp_path, monkeypatch):

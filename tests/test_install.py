@@ -340,7 +340,10 @@ def test_pytest_gets_its_options_and_gives_its_exit_code(install, runs):
     ran, codes = runs
     codes.append(5)
     assert install.main(["--test", "--", "-k", "rope", "--", "x"]) == 5
-    assert ran == [["set up", "standalone", "train", "dev"], [sys.executable, "-m", "pytest", "-k", "rope", "--", "x"]]
+    assert ran == [
+        ["set up", "standalone", "train", "dev"],
+        [sys.executable, "-m", "pytest", "-n", "auto", "-k", "rope", "--", "x"],
+    ]
 
 
 def test_flags_combine(install, runs, comfyui):

@@ -244,6 +244,16 @@ def test_colour_with_other_primaries_is_not_shown_as_srgb(tmp_path):
 # refusals
 
 
+def test_broken_pixels_come_through_for_the_viewer_but_have_no_code(tmp_path):
+    path = foreign(tmp_path / "a.exr", {"R": np.nan, "G": np.inf, "B": -1})
+    broken = read_layers([path]).layers["rgb"]
+    assert broken[..., 0].isnan().all() and broken[..., 1].isinf().all() and (broken[..., 2] < 0).all()
+    with pytest.raises(ValueError, match="b.exr: The depth has NaN or infinite pixels"):
+        read_layers([foreign(tmp_path / "b.exr", {"inverse_depth.Z": np.nan})])
+    with pytest.raises(ValueError, match="The flow has NaN or infinite pixels"):
+        read_layers([foreign(tmp_path / "c.exr", {"forward.u": np.nan, "forward.v": 0})])
+
+
 @pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("keep", [0.0, 0.2, 0.5, 0.9, 0.99])
 def test_a_truncated_frame_is_refused(tmp_path, split, keep):

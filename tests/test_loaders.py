@@ -96,6 +96,13 @@ class TestAdapters:
                     assert torch.equal(getattr(block, f"ffn_{part}_{way}"),
                                        raw[f"blocks.{b}.ffn.{site}.lora_{matrix}.normal.weight"])
 
+    def test_fp8_is_read_as_float16(self, adapters):
+        raw = load_file(adapters)
+        save_file({name: value.to(torch.float8_e4m3fn) for name, value in raw.items()}, adapters)
+        bank = load_adapters(adapters).bank
+        kept = raw["blocks.0.self_attn.o.lora_A.albedo.weight"].to(torch.float8_e4m3fn).half()
+        assert torch.equal(bank.blocks[0].o_down[INTRINSIC.file_adapters.index("albedo")], kept)
+
     def test_the_alpha_plates_adapter_is_left_out(self, tmp_path):
         bank = load_adapters(write_tiny_adapters(tmp_path / "a.safetensors", ALPHA, SMALL)).bank
         assert bank.rows == (1, 2, 3) and bank.blocks[0].o_up.shape[0] == 3

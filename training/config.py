@@ -225,8 +225,8 @@ class TrainConfig:
                              "[text].")
 
 
-def read_config(path: str | Path) -> TrainConfig:
-    """Read and check a TOML file. Relative paths in it count from the file's folder.
+def read_config(path: str | Path, folder: str | Path | None = None) -> TrainConfig:
+    """Read and check a TOML file. Relative paths in it count from `folder`, by default the file's.
 
     Raises FileNotFoundError, or ValueError in one sentence: no TOML, an unknown or missing name, a wrong type or value.
     """
@@ -243,7 +243,7 @@ def read_config(path: str | Path) -> TrainConfig:
         config.check()
     except ValueError as error:
         raise ValueError(f"'{path.name}': {error}") from None
-    return _anchored(config, path.parent)
+    return _anchored(config, path.parent if folder is None else Path(folder))
 
 
 def config_text(config: TrainConfig) -> str:

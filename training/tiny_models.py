@@ -22,7 +22,7 @@ import torch
 from ..model_loaders.layer_files import prompts_path
 from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
 from ..model_loaders.word_encoder import save_word_encoder
-from .config import CONFIG, config_text, read_config
+from .config import CONFIG, TrainConfig, config_text, read_config
 from .shots import FIRST_TRAINING_SEED
 from .small_vae import Recipe, train_vae
 from .word_codes import known_words
@@ -53,21 +53,23 @@ def make(folder: Path, model: str, processes: int = 1, *, cpu: bool = False) -> 
         for need in ("vae", "words") if model == "backbone" else ("backbone",):
             make(folder, need, processes, cpu=cpu)
         for half in _HALVES:
-            _train(folder, f"{model}_{half}", processes, cpu)
+            config = read_config(RECIPES / f"tiny_{model}_{half}.toml", folder)
+            train_apart(config, folder / f"{model}_{half}", processes, cpu=cpu)
     _bundle(folder, model)
 
 
-def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
-    """`strata train`, with a batch that all processes share; nothing where it has come to its end."""
-    run, config = folder / name, folder / f"{name}.toml"
+def train_apart(config: TrainConfig, run: Path, processes: int = 1, *, cpu: bool = False) -> None:
+    """`strata train` into the folder `run`, in processes of its own, which share the batch; on from where it was cut
+    off, and nothing where it has come to its end. Raises subprocess.CalledProcessError when it fails."""
     if (run / _DONE).is_file():
         return
-    if not config.is_file():
-        shutil.copy(RECIPES / f"tiny_{name}.toml", config)
-        asked = read_config(config)
-        shared = replace(asked.optimiser, batch=asked.optimiser.batch // processes)
-        config.write_text(config_text(replace(asked, optimiser=shared)), encoding="utf-8")
-    what = ["--resume"] if (run / CONFIG).is_file() else [str(config)]
+    what = ["--resume"]
+    if not (run / CONFIG).is_file():
+        shared = replace(config.optimiser, batch=config.optimiser.batch // processes)
+        start = run.with_name(f"{run.name}.toml")
+        start.parent.mkdir(parents=True, exist_ok=True)
+        start.write_text(config_text(replace(config, optimiser=shared)), encoding="utf-8")
+        what = [str(start)]
     command = ["-m", "comfyui_strata.cli", "train", *what, "--out", str(run), *["--cpu"] * cpu]
     several = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
     threads = str(max(1, (os.cpu_count() or 1) // processes))
@@ -77,31 +79,27 @@ def _train(folder: Path, name: str, processes: int, cpu: bool) -> None:
 
 def _bundle(folder: Path, model: str) -> None:
     """Write what is used of a model to where it lies in the bundle, which is laid out as ComfyUI's `models`."""
-    bundle, kinds, light = folder / "bundle", {"vae": "vae", "words": "text_encoders"}, False
+    bundle, kinds = folder / "bundle", {"vae": "vae", "words": "text_encoders"}
     if model in kinds:
-        files = {f"{kinds[model]}/{PREFIX}_{model}.safetensors": folder / f"{model}.safetensors"}
+        files = {f"{kinds[model]}/{PREFIX}_{model}.safetensors": (shutil.copy, folder / f"{model}.safetensors")}
     else:
         run = folder / f"{model}_clips"
         backbone, layers = run / "wan.safetensors", run / f"{model}.safetensors"
         name = PREFIX if model == "backbone" else f"{PREFIX}_{model}"
         # The two halves of what was trained whole go by one name, as `strata convert` writes them.
-        light = model != "backbone" and backbone.is_file()
-        bundled = f"loras/{name}{'.layers' if light else ''}.safetensors"
-        files = {f"diffusion_models/{name}.wan.safetensors": backbone, bundled: layers,
-                 str(prompts_path(bundled)): prompts_path(layers)}
-    for name, path in files.items():
+        whole = model != "backbone" and backbone.is_file()
+        bundled = f"loras/{name}{'.layers' if whole else ''}.safetensors"
+        files = {f"diffusion_models/{name}.wan.safetensors": (_lighten, backbone), bundled: (_lighten, layers),
+                 str(prompts_path(bundled)): (shutil.copy, prompts_path(layers))}
+    for name, (write, path) in files.items():
         if path.is_file():
             (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-            if light:
-                _lighten(path, bundle / name)
-            else:
-                shutil.copy(path, bundle / name)
+            write(path, bundle / name)
 
 
 def _lighten(source: Path, target: Path) -> None:
     """Copy weights with their matrices as fp8 (e4m3, unscaled), half as large: values are rounded by 2.6 % of their
-    spread, of which nothing is seen. A family that was trained whole brings a backbone of its own, and all of them have
-    to fit into a small package."""
+    spread, of which nothing is seen, and all families have to fit into a small package."""
     tensors = {name: value.to(torch.float8_e4m3fn) if value.ndim == 2 and min(value.shape) >= _MATRIX else value
                for name, value in load_tensors(source).items()}
     replace_tensors(target, tensors, read_header(source).metadata)

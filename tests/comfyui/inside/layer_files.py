@@ -13,9 +13,11 @@ from comfy_api.latest import InputImpl, Types, io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ....imaging.alpha_video import CODECS
+from ....imaging.colour import SPACES
 from ....imaging.versions import frames_at
 from ....nodes.alpha_video import AS_STATED, LoadAlphaVideo, SaveAlphaVideo
-from ....nodes.layer_exr import ALPHA_MASK, DISPLAY, LINEAR, OUTPUTS, LoadLayersExr, SaveLayersExr
+from ....nodes.colours import SRGB
+from ....nodes.layer_exr import ALPHA_MASK, AS_STORED, COLOURS, OUTPUTS, LoadLayersExr, SaveLayersExr
 from ....nodes.places import stored_path
 from ....nodes.save_layers import SaveLayers
 from . import latents, tiny
@@ -29,7 +31,7 @@ WITH_EXR = importlib.util.find_spec("OpenEXR") is not None
 def save_exr(prefix: str, **layers):
     """Strata Save Layers EXR as in a graph with its first widgets."""
     return SaveLayersExr.PREPARE_CLASS_CLONE(GRAPH).execute(
-        prefix, "nuke", "zip", DISPLAY, "one", 23.976, "01:00:00:00", **layers)
+        prefix, "nuke", "zip", SRGB, "one", 23.976, "01:00:00:00", **layers)
 
 
 def save_video(images, codec: str, prefix: str = "clips/shot", **more):
@@ -61,6 +63,7 @@ def check_schemas():
         help_page = Path(__file__).parents[3] / "web" / "docs" / f"{schema.node_id}.md"
         page = help_page.read_text("utf-8")
         assert all(f"**{name}**" in page for name in names if name in shown), f"{help_page.name} lacks a widget"
+    assert COLOURS.keys() <= SPACES.keys(), "a space has another name in Strata Colour Space"
     assert [output.id for output in LoadLayersExr.GET_SCHEMA().outputs] == list(OUTPUTS)
     return f"{len(NODES)} nodes"
 
@@ -78,12 +81,12 @@ def check_exr():
     folder, version = node.result
     assert (folder, version) == ("exr/shot_v001 [output]", 1), node.result
     assert len(frames_at(stored_path(folder), ".exr")) == 3
-    out = dict(zip(OUTPUTS, LoadLayersExr.execute(folder, DISPLAY).result))
+    out = dict(zip(OUTPUTS, LoadLayersExr.execute(folder, SRGB).result))
     said = [tiny.within("rgb", out["rgb"], rgb, 3e-4), tiny.within("normal", out["normal"], normal, 1e-6),
             tiny.equal("alpha", out[ALPHA_MASK], mask)]
     assert out["frame_rate"] == 24000 / 1001 and out["timecode"] == "01:00:00:00" and out["first_frame"] == 1001
     assert isinstance(out["albedo"], ExecutionBlocker) and "has no layer" in out["albedo"].message
-    linear = dict(zip(OUTPUTS, LoadLayersExr.execute("exr/shot_v001", LINEAR, frames=2).result))["rgb"]
+    linear = dict(zip(OUTPUTS, LoadLayersExr.execute("exr/shot_v001", AS_STORED, frames=2).result))["rgb"]
     assert len(linear) == 2 and linear.mean() < rgb.mean()
     assert save_exr("exr/shot", **layers).result[1] == 2, "a version was overwritten"
     return "; ".join(said)
@@ -97,7 +100,7 @@ def check_only_connected_layers_are_read():
     reader = {"class_type": "Any", "inputs": {"mask": ["9", OUTPUTS.index(ALPHA_MASK)]}}
     hidden = {"hidden_inputs": {io.Hidden.prompt: {"9": {"class_type": "StrataLoadLayersEXR", "inputs": {}},
                                                    "10": reader}, io.Hidden.unique_id: "9"}}
-    out = dict(zip(OUTPUTS, LoadLayersExr.PREPARE_CLASS_CLONE(hidden).execute(folder, DISPLAY).result))
+    out = dict(zip(OUTPUTS, LoadLayersExr.PREPARE_CLASS_CLONE(hidden).execute(folder, SRGB).result))
     assert isinstance(out["rgb"], ExecutionBlocker) and out[ALPHA_MASK].shape == (2, *latents.SIZE)
     return "rgb was left out"
 
@@ -156,8 +159,8 @@ def check_places():
     for name in ("../secret.mov", "/etc/passwd", "../../x [output]"):
         refused(lambda name=name: LoadAlphaVideo.execute(name, AS_STATED), ValueError, "leaves ComfyUI's input and")
         assert "leaves" in LoadAlphaVideo.validate_inputs(name)
-    refused(lambda: LoadLayersExr.execute("nowhere", DISPLAY), FileNotFoundError, "lies neither in ComfyUI's input")
-    refused(lambda: LoadLayersExr.execute(" ", DISPLAY), ValueError, "No file is named")
+    refused(lambda: LoadLayersExr.execute("nowhere", SRGB), FileNotFoundError, "lies neither in ComfyUI's input")
+    refused(lambda: LoadLayersExr.execute(" ", SRGB), ValueError, "No file is named")
     assert LoadAlphaVideo.fingerprint_inputs("nowhere") is None
     assert sorted(root.parent.rglob("*")) == before, "something was made"
     return "4 places"
