@@ -136,7 +136,7 @@ def exr_there_and_back(g: Graph) -> None:
     aces = g.add("StrataColourSpace", title="Strata Colour Space: sRGB to ACEScg", wide=340, image=plate["images"],
                  spaces="built in", spaces__source="sRGB", spaces__target="ACEScg (AP1)")
     saved = g.add("StrataSaveLayersEXR", title="Strata Save Layers EXR", wide=340, filename_prefix="strata/exr/plate",
-                  rgb=aces["image"], normal=normal["images"], colours="linear ACEScg", frame_rate=plate["fps"],
+                  rgb=aces["image"], normal=normal["images"], colours="ACEScg (AP1)", frame_rate=plate["fps"],
                   timecode="01:00:00:00")
     g.group("4. And back", "amber")
     back = g.add("StrataLoadLayersEXR", title="Strata Load Layers EXR", wide=340, folder=saved["folder"],
