@@ -19,6 +19,7 @@ from .frames import at, common_size, in_bands
 _SAMPLES = 1 << 17  # pixels that the fit looks at, evenly over the clip
 _DARK = 1e-3  # linear: less light says more of noise and 8 bits than of the fit
 _STEPS = 30
+_GAMMAS = 0.2, 5.0  # of curves that there are; below 0, which layers of another shot ask for, black would be infinite
 _TUKEY = 4.685  # times the spread: where Tukey's biweight stops to count a pixel; 95 % efficient on clean ones
 
 
@@ -50,9 +51,9 @@ class LightFit:
 def fit_irradiance(plate: Tensor, albedo: Tensor, irradiance: Tensor, *, gamma: bool, per_channel: bool) -> LightFit:
     """The robust fit, over all pixels given: each [N, 3], linear.
 
-    gamma: fit it too, else it is 1. per_channel: a fit for each of r, g, b, else one for all. Gauss-Newton with Tukey's
-    biweight, whose spread is the median of what is left over. Channels darker than 0.001 in any of the three say
-    nothing; where all do, the gain is 1.
+    gamma: fit it too, in 0.2 to 5, else it is 1. per_channel: a fit for each of r, g, b, else one for all. Gauss-Newton
+    with Tukey's biweight, whose spread is the median of what is left over. Channels darker than 0.001 in any of the
+    three say nothing; where all do, the gain is 1.
     """
     usable = (plate > _DARK) & (albedo > _DARK) & (irradiance > _DARK)
     groups = [slice(0, 1), slice(1, 2), slice(2, 3)] if per_channel else [slice(0, 3)]
@@ -89,6 +90,7 @@ def _fit(plate: Tensor, albedo: Tensor, irradiance: Tensor, gamma: bool) -> tupl
         normal = normal + 1e-9 * normal.diagonal().sum() * torch.eye(len(normal), dtype=normal.dtype)
         step = torch.linalg.solve(normal, slopes.T @ (weight * left))
         curve[: 1 + gamma] += step.clamp(-1, 1)
+        curve[1] = curve[1].clamp(*_GAMMAS)
         if step.abs().max() < 1e-9:
             break
     return float(curve[0].exp()), float(curve[1])

@@ -114,7 +114,7 @@ def test_the_wheel_holds_every_module_and_its_data(tmp_path):
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
 
     data = [p for p in (REPO / "model_loaders/tiny").rglob("*") if p.is_file()]
-    data += [p for pattern in ("*.json", "api/*.json", "assets/*") for p in (REPO / "workflows").glob(pattern)]
+    data += [p for pattern in ("*.json", "*.jpg", "api/*.json", "assets/*") for p in (REPO / "workflows").glob(pattern)]
     data += [p for p in (REPO / "web").rglob("*") if p.is_file()]
     data += (REPO / "locales").glob("*/*.json")
     data += (REPO / "training/recipes").glob("*.toml")

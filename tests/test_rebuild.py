@@ -56,6 +56,15 @@ def test_highlights_and_noise_do_not_lead_the_fit_astray():
     assert abs(least_squares / 1.4 - 1) > 0.1
 
 
+def test_layers_of_another_shot_stay_finite():
+    """A plate that is darker where the irradiance is brighter asks for a gamma below 0, and black for a division."""
+    albedo, irradiance, _ = made_with((1.0,) * 3, (1.0,) * 3)
+    plate = albedo * 0.1 / irradiance
+    irradiance[:10] = 0
+    fit = fit_irradiance(plate, albedo, irradiance, gamma=True, per_channel=False)
+    assert fit.apply(irradiance).isfinite().all() and 0 < fit.gamma[0] < 1 and fit.after < fit.before
+
+
 def test_a_fit_without_anything_to_fit_changes_nothing():
     dark = torch.zeros(50, 3)
     fit = fit_irradiance(dark, dark + 0.5, dark, gamma=True, per_channel=True)

@@ -11,12 +11,13 @@ import json
 import sys
 import urllib.request
 
+import desk
 import unityvideo
 import unividx
 import univigu
 from graph import Graph
 
-GRAPHS = unividx.GRAPHS | unityvideo.GRAPHS | univigu.GRAPHS
+GRAPHS = desk.GRAPHS | unividx.GRAPHS | unityvideo.GRAPHS | univigu.GRAPHS
 
 
 def build(object_info: dict) -> list[Graph]:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "COMFY_DYNAMICCOMBO_V3")
+GROWING = "COMFY_AUTOGROW_V3"
 GAP, TITLE, MARGIN, TOP = 40, 30, 20, 90  # pixels between columns, a node's title bar, a group's border and heading
 COLOURS = {"blue": "#3f789e", "green": "#2f7d4f", "amber": "#8a6d2f", "violet": "#6a4f8f"}
 
@@ -40,8 +41,10 @@ class Graph:
         node.update(inputs=[], outputs=[], title="Read me", properties={}, widgets_values=[text], color="#432",
                     bgcolor="#653")
 
-    def add(self, kind: str, *, title: str = "", wide: int = 300, room: int = 0, colour: str = "", models=(), **values):
-        """A node of class `kind`, `wide` pixels, with `room` pixels below its widgets for a picture or text.
+    def add(self, kind: str, /, *, title: str = "", wide: int = 300, room: int = 0, tint: str = "", models=(),
+            **values):
+        """A node of class `kind`, `wide` pixels, with `room` pixels below its widgets for a picture or text, coloured
+        `tint`.
 
         `values` are its inputs by name (a dot written as two underscores): links or constants. Returns its handle."""
         values = {name.replace("__", "."): value for name, value in values.items()}
@@ -50,8 +53,8 @@ class Graph:
         sockets = sum("widget" not in slot for slot in slots)
         height = 20 * max(sockets, len(info["output"])) + 24 * len(shown) + (14 if shown else 6)
         node = self._place(kind, wide, height + room)
-        if colour:
-            node["color"], node["bgcolor"] = colour, colour
+        if tint:
+            node["color"], node["bgcolor"] = tint, tint
         node["inputs"] = [self._slot(node["id"], slot, index, values) for index, slot in enumerate(slots)]
         node["outputs"] = [{"name": name, "type": of, "links": []}
                            for name, of in zip(info["output_name"], info["output"])]
@@ -97,8 +100,12 @@ class Graph:
 
         def walk(inputs: dict, prefix: str, into: list) -> None:
             for optional in (False, True):
+                uploads = False
                 for name, (of, *rest) in inputs.get("optional" if optional else "required", {}).items():
                     options = rest[0] if rest else {}
+                    if of == GROWING:
+                        into += _slots(f"{prefix}{name}", options["template"], values)
+                        continue
                     slot = {"name": prefix + name, "type": "COMBO" if isinstance(of, list) else of, "link": None}
                     if prefix:
                         slot["label"] = name
@@ -113,13 +120,14 @@ class Graph:
                     shown.append((prefix + name, _default(of, options) if isinstance(value, tuple) else value))
                     if options.get("control_after_generate"):
                         shown.append(("control_after_generate", "fixed"))
-                    if options.get("video_upload"):
-                        widgets.append({"name": "upload", "type": "IMAGEUPLOAD", "widget": {"name": "upload"},
-                                        "link": None})
-                        shown.append(("upload", "image"))
+                    uploads |= options.get("video_upload", False)
                     if of == "COMFY_DYNAMICCOMBO_V3":
                         chosen = next(option for option in options["options"] if option["key"] == value)
                         walk(chosen["inputs"], f"{prefix}{name}.", inner)
+                if uploads:  # the frontend's own, behind all the others
+                    widgets.append({"name": "upload", "type": "IMAGEUPLOAD", "widget": {"name": "upload"},
+                                    "link": None})
+                    shown.append(("upload", "image"))
 
         walk(info["input"], "", sockets)
         if unknown := set(values) - {slot["name"] for slot in sockets + widgets + inner}:
@@ -145,6 +153,14 @@ class Handle:
 
     def __getitem__(self, output: str) -> tuple[int, int]:
         return self.node, self.names.index(output)
+
+
+def _slots(name: str, template: dict, values: dict) -> list[dict]:
+    """The sockets of an input that grows: those in use, and the next one, as the frontend shows them."""
+    (of, *_), = [about for kind in template["input"].values() for about in kind.values()]
+    count = sum(key.startswith(f"{name}.{template['prefix']}") for key in values)
+    return [{"name": f"{name}.{template['prefix']}{i}", "label": f"{template['prefix']}{i}", "type": of, "link": None,
+             "shape": 7} for i in range(count + 1)]
 
 
 def _default(of, options: dict):

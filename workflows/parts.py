@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graph import Graph, Handle
 
@@ -19,13 +19,15 @@ def model_file(folder: str, name: str, repository: str = "") -> dict:
 TEXT = model_file("text_encoders", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", WAN_21)
 VAE_21, VAE_22 = (model_file("vae", "wan_2.1_vae.safetensors", WAN_21),
                   model_file("vae", "wan2.2_vae.safetensors", WAN_22))
+WORDS = model_file("text_encoders", "strata_tiny_words.safetensors")
 WAN_14B = model_file("diffusion_models", "wan2.1_t2v_14B_fp8_scaled.safetensors", WAN_21)
 
 
 @dataclass(frozen=True)
 class Files:
     """A family's files, where those come from that are not Wan's own, and the titles of the nodes that load them.
-    `sentences`: its layers read sentences of their own, for which Load Layers needs the text encoder."""
+    `sentences`: its layers read sentences of their own, for which Load Layers needs the text encoder. `bundled`: they
+    lie in this pack, where ComfyUI's loaders find them."""
 
     backbone: dict
     vae: dict
@@ -34,6 +36,8 @@ class Files:
     wan: str
     taught: str = "teach it the layers"
     sentences: bool = False
+    text: dict = field(default_factory=lambda: TEXT)
+    bundled: bool = False
 
 
 def _adapters(family: str) -> Files:
@@ -55,6 +59,11 @@ FILES = {
                         "Wan 2.2 5B, as UnityVideo trained it", sentences=True),
     "vigu": _converted("vigu", "[Uni-ViGU's checkpoint](https://huggingface.co/Fr0zencr4nE/Uni-ViGU)", VAE_21,
                        "Wan 2.1 1.3B, as Uni-ViGU trained it", taught="teach it words"),
+    "tiny": Files(model_file("diffusion_models", "strata_tiny.wan.safetensors"),
+                  model_file("vae", "strata_tiny_vae.safetensors"),
+                  model_file("loras", "strata_tiny_intrinsic.safetensors"),
+                  "All of them come with Strata, and the loaders list them.", "A Wan of toy size", text=WORDS,
+                  bundled=True),
 }
 SIZES = ("The published models were trained on 21 frames, and their authors run them at {size} with 50 steps; other "
          "sizes, lengths and fewer steps are taken too, further from what they know.")
@@ -76,13 +85,16 @@ class Models:
         families = (families,) if isinstance(families, str) else families
         parts = {family: FILES[family] for family in families}
         first = parts[families[0]]
-        files = [*(part.backbone for part in parts.values()), *([TEXT] if text else []), first.vae,
+        files = [*(part.backbone for part in parts.values()), *([first.text] if text else []), first.vae,
                  *(part.layers for part in parts.values()), *more]
         names = dict.fromkeys(f"- models/{file['directory']}/ {file['name']}" for file in files)
         origins = dict.fromkeys(part.origin for part in parts.values())
         g.group("1. Read me, and the models")
+        where = "and where they lie (Strata's README says where to get each)"
+        if first.bundled:
+            where, names = "bundled: nothing to download", [f"- {file['name']}" for file in files]
         g.note("\n\n".join([
-            about, "\n".join(["**Models**, and where they lie (Strata's README says where to get each)", *names]),
+            about, "\n".join([f"**Models**, {where}", *names]),
             *origins, "**Clips**: copy workflows/assets of this pack into ComfyUI's input folder, or choose your "
                       "own."]), wide=380, height=height)
         g.column()
@@ -93,15 +105,20 @@ class Models:
                 wans[name] = g.add("UNETLoader", title=part.wan, wide=380, models=_listed(part.backbone),
                                    unet_name=name, weight_dtype="default")["MODEL"]
         if text and first.sentences:
-            self._load_text_encoder(g)
+            self._load_text_encoder(g, first)
         self.of = {family: self._load_layers(g, part, wans[part.backbone["name"]]) for family, part in parts.items()}
         self.model = self.of[families[0]]
         if text and not first.sentences:
-            self._load_text_encoder(g)
-        self.vae = g.add("VAELoader", title="Wan 2.2 VAE" if first.vae is VAE_22 else "Wan 2.1 VAE", wide=380,
+            self._load_text_encoder(g, first)
+        vae = "A VAE of toy size" if first.bundled else "Wan 2.2 VAE" if first.vae is VAE_22 else "Wan 2.1 VAE"
+        self.vae = g.add("VAELoader", title=vae, wide=380,
                          models=_listed(first.vae), vae_name=first.vae["name"])["VAE"]
 
-    def _load_text_encoder(self, g: Graph) -> None:
+    def _load_text_encoder(self, g: Graph, part: Files) -> None:
+        if part.text is WORDS:
+            self.clip = g.add("StrataLoadWords", title="Strata Load Words: its text encoder", wide=380,
+                              encoder=WORDS["name"])["CLIP"]
+            return
         self.clip = g.add("CLIPLoader", title="Text encoder", wide=380, models=_listed(TEXT), clip_name=TEXT["name"],
                           type="wan", device="default")["CLIP"]
 
@@ -123,11 +140,11 @@ def read_clip(g: Graph, file: str, title: str, square: bool = False) -> Handle:
 
 def prompt(g: Graph, m: Models, text: str, title: str = "What the shot shows", negative: str | None = None) -> dict:
     """Text conditioning by the name of a sampler's input; with `negative`, what to steer away from too."""
-    made = {"positive": g.add("CLIPTextEncode", title=title, wide=380, room=90, colour=PROMPT_COLOUR, clip=m.clip,
+    made = {"positive": g.add("CLIPTextEncode", title=title, wide=380, room=90, tint=PROMPT_COLOUR, clip=m.clip,
                               text=text)["CONDITIONING"]}
     if negative is not None:
         made["negative"] = g.add("CLIPTextEncode", title="What it must not look like", wide=380, room=110,
-                                 colour=NEGATIVE_COLOUR, clip=m.clip, text=negative)["CONDITIONING"]
+                                 tint=NEGATIVE_COLOUR, clip=m.clip, text=negative)["CONDITIONING"]
     return made
 
 
@@ -147,6 +164,12 @@ def layers(g: Graph, m: Models, family: str, title: str = "what is given", **giv
 def decode(g: Graph, m: Models, latent: tuple[int, int]) -> Handle:
     """The layers as pictures; only the outputs that are wired cost time."""
     return g.add("StrataDecodeLayers", title="Strata Decode Layers", wide=260, latent=latent, vae=m.vae)
+
+
+def view(g: Graph, fps, **shown) -> None:
+    """A player of layers, by the names of its inputs."""
+    g.add("StrataLayerViewer", title="Strata Layer Viewer: click on it; ? lists its keys", wide=520, room=460,
+          frame_rate=fps, **shown)
 
 
 def write_clips(g: Graph, folder: str, images: dict[str, tuple[int, int]], fps, square: bool = False) -> None:

@@ -9,6 +9,8 @@ from parts import Models, decode, layers, model_file, prompt, read_clip, save_pi
 
 DEPTH_ANYTHING = model_file("geometry_estimation", "depth_anything_3_mono_large.safetensors",
                             "https://huggingface.co/Comfy-Org/Depth-Anything-3/resolve/main")
+RAFT = model_file("optical_flow", "raft_large_C_T_SKHT_V2-ff5fadd5.safetensors",
+                  "https://huggingface.co/Comfy-Org/void-model/resolve/main")
 SIZE = ("UnityVideo was trained on 33 frames of 256x256 and is run with 20 steps and cfg 1; other sizes and lengths "
         "are taken too, further from what it knows.")
 STEPS = "A person in a dark red suit dances on wide stone steps between iron railings."
@@ -153,5 +155,54 @@ def depth_anything_to_video(g: Graph) -> None:
                "green aurora.", plate["fps"])
 
 
+def flow_to_video(g: Graph) -> None:
+    m = Models(g, "unity", "## A new video that moves as your shot does (F2R)\n\nComfyUI's own **RAFT** finds the "
+               "motion of your clip, **Encode Flow** draws it as the flow layer, hue for direction and strength for "
+               "speed, and a new video is made that moves so. Motion vectors of a renderer do as well: choose their "
+               f"form on Encode Flow. The prompt says what is seen.\n\n{SIZE}", more=(RAFT,))
+    g.group("2. Your clip and its motion", "green")
+    plate = read_clip(g, "room.mp4", "Your clip")
+    square = g.add("ImageScale", title="The size the model knows", image=plate["images"], upscale_method="lanczos",
+                   width=256, height=256, crop="center")
+    g.column()
+    model = g.add("OpticalFlowLoader", wide=340, models=[RAFT], model_name=RAFT["name"])
+    layer = g.add("StrataEncodeFlow", title="Strata Encode Flow", wide=340, room=70, source="a clip",
+                  source__images=square["IMAGE"], source__flow_model=model["OPTICAL_FLOW"])
+    g.add("PreviewImage", title="The layer: the hue is the direction", wide=340, room=240, images=layer["flow_layer"])
+    from_layer(g, m, "flow", layer["flow_layer"], "Paper boats drift on a stream between mossy stones.", plate["fps"],
+               square=True)
+
+
+def segmentation_to_video(g: Graph) -> None:
+    m = Models(g, "unity", "## A new video with its objects where you want them (S2R)\n\nGiven: a mask for every "
+               "object, here the matte of one person. **Encode Segmentation** gives each a colour of its own; a new "
+               "slot comes with each mask, and a track of ComfyUI's *Run SAM3 Video Track* goes in as it is. The "
+               f"prompt says what they are.\n\n{SIZE}")
+    g.group("2. Your masks", "green")
+    matte = read_clip(g, "person_alpha.mp4", "The matte of an object")
+    g.column()
+    mask = g.add("ImageToMask", title="As a mask", wide=340, image=matte["images"], channel="red")
+    layer = g.add("StrataEncodeSegmentation", title="Strata Encode Segmentation", wide=340, room=70,
+                  masks__mask0=mask["MASK"])
+    g.add("PreviewImage", title="The layer: a colour for every object", wide=340, room=240,
+          images=layer["segmentation_layer"])
+    from_layer(g, m, "segmentation", layer["segmentation_layer"], "A knight in polished armour stands in a hall of "
+               "candles.", matte["fps"])
+
+
+def densepose_to_video(g: Graph) -> None:
+    m = Models(g, "unity", "## A video that follows a body (P2R)\n\nGiven: a clip of body parts, as the DensePose "
+               "preprocessor (comfyui_controlnet_aux) draws them, or DensePose's own picture. **Encode DensePose** "
+               "makes the layer of it; say there which of them it is. The prompt says who moves, and where.\n\n" + SIZE)
+    g.group("2. Your body parts", "green")
+    drawn = read_clip(g, "wave_parts.mp4", "Your DensePose clip", square=True)
+    g.column()
+    layer = g.add("StrataEncodeDensePose", title="Strata Encode DensePose", wide=340, image=drawn["images"])
+    g.add("PreviewImage", title="The layer", wide=340, room=240, images=layer["densepose_layer"])
+    from_layer(g, m, "densepose", layer["densepose_layer"], NIGHT, drawn["fps"], square=True)
+
+
 GRAPHS = {f"rgb_to_{layer}": partial(rgb_to_layer, layer=layer) for layer in LAYERS} | {
-    describe.__name__: describe for describe in (depth_to_video, skeleton_to_video, depth_anything_to_video)}
+    describe.__name__: describe for describe in (
+        depth_to_video, skeleton_to_video, depth_anything_to_video, flow_to_video, segmentation_to_video,
+        densepose_to_video)}

@@ -13,6 +13,7 @@ from parts import (
     no_prompt,
     prompt,
     read_clip,
+    view,
     write_clips,
 )
 
@@ -204,6 +205,56 @@ def text_to_rgba(g: Graph) -> None:
           filename_prefix="strata/text_to_rgba/rgb")
 
 
+def adapter_strength(g: Graph) -> None:
+    m = Models(g, "intrinsic", "## A layer's adapters, turned up or down (R2AIN)\n\nThe same shot and seed twice: as "
+               "trained, and with the albedo's adapters at 0.7. **Gated LoRA** changes one layer, or all of them; "
+               "chain it for more. Weaker, a layer keeps more of what the plain Wan makes; stronger, it goes further "
+               "than it was trained to. The wipes show what that does to the albedo, and to the layer beside it. "
+               f"{INTRINSIC_SIZE}")
+    g.group("2. Your plate", "green")
+    plate = read_clip(g, "room.mp4", "Your plate")
+    g.group("3. Make the layers", "amber")
+    asked = layers(g, m, "intrinsic", rgb=plate["images"])
+    weaker = g.add("StrataGatedLoRA", title="Strata Gated LoRA: less of the albedo's", wide=400, model=m.model,
+                   layer="albedo", strength=0.7)
+    g.column()
+    text = no_prompt(g, m)
+    made, other = (g.add("StrataJointSampler", title=f"Strata Joint Sampler: {how}", wide=380, room=300, model=model,
+                         latent=asked["LATENT"], seed=1, **text)
+                   for how, model in (("as trained", m.model), ("albedo at 0.7", weaker["MODEL"])))
+    g.group("4. Compare them", "violet")
+    first, second = (decode(g, m, sampled["LATENT"]) for sampled in (made, other))
+    wipes = {name: g.add("StrataWipe", title=f"Strata Wipe: {name}, as trained | changed", wide=300, a=first[name],
+                         b=second[name])["IMAGE"] for name in ("albedo", "irradiance")}
+    write_clips(g, "adapter_strength", wipes, plate["fps"])
+
+
+def first_look(g: Graph) -> None:
+    m = Models(g, "tiny", "## A first look, with nothing to download (R2AIN)\n\nStrata's own tiny models on a shot of "
+               "64x64 pixels: seconds on any machine, and every node as in the large graphs. They learned from "
+               "synthetic shots like this one and are lost on real footage; their layers can be recognised, no more."
+               "\n\nThe prompt may use the words of those shots; **Load Words** names the nearest ones for any other.")
+    g.group("2. The shot", "green")
+    plate = read_clip(g, "shot.mp4", "A synthetic shot", square=True)
+    g.group("3. Make the layers", "amber")
+    asked = layers(g, m, "intrinsic", rgb=plate["images"])
+    g.column()
+    text = prompt(g, m, "A person with a purple shirt stands, a red tree stays still and a marbled brown table stays "
+                  "still in a studio with a striped pink ground and a white backdrop. A moving cool lamp lights the "
+                  "scene. The camera stays still.")
+    made = g.add("StrataJointSampler", title="Strata Joint Sampler: all layers together", wide=380, room=300,
+                 model=m.model, latent=asked["LATENT"], seed=1, steps=20, cfg=1.0, **text)
+    g.group("4. Look at them", "violet")
+    shown = decode(g, m, made["LATENT"])
+    g.column()
+    parts = {name: shown[name] for name in ("rgb", "albedo", "irradiance", "normal")}
+    view(g, plate["fps"], **parts)
+    g.column()
+    sheet = g.add("StrataContactSheet", title="Strata Contact Sheet", wide=300, **parts)
+    g.add("SaveImage", title="Save the sheet", wide=340, room=300, images=sheet["IMAGE"],
+          filename_prefix="strata/first_look/sheet")
+
+
 GRAPHS = {describe.__name__: describe for describe in (
     inverse_rendering, text_to_intrinsic, relight_edited_irradiance_ain2r, relight_edited_irradiance_in2ra, matting,
-    replace_background_pb2rf, replace_background_rpf2b, text_to_rgba)}
+    replace_background_pb2rf, replace_background_rpf2b, text_to_rgba, adapter_strength, first_look)}

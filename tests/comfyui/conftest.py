@@ -12,6 +12,7 @@ PACK = Path(__file__).parents[2]
 ODD_NAME = "2-my.strata-0.1"
 BACKBONE = "wan2.1_t2v_14B_fp8_scaled.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
+WORDS = "strata_tiny_words.safetensors"
 VAE = "wan_2.1_vae.safetensors"
 BACKBONE_22, VAE_22 = "unity.wan.safetensors", "wan2.2_vae.safetensors"
 BACKBONE_VIGU = "vigu.wan.safetensors"
@@ -36,9 +37,24 @@ def shrink(source: Path, target: Path, frames: int = 6, width: int = 64) -> None
         small.mux(written.encode())
 
 
+def shrink_alpha(source: Path, target: Path, frames: int = 6, width: int = 64) -> None:
+    """`shrink` for a clip with alpha, which keeps it."""
+    import torch
+
+    from comfyui_strata.imaging.alpha_video import write_alpha_video
+    from comfyui_strata.imaging.read_alpha_video import read_alpha_video
+
+    clip = read_alpha_video(source)
+    pictures = torch.cat([clip.images, clip.alpha[..., None]], -1)[:frames].movedim(-1, 1)
+    size = (width * pictures.shape[2] // pictures.shape[3], width)
+    small = torch.nn.functional.interpolate(pictures, size, mode="area").movedim(1, -1)
+    write_alpha_video(target, small, None, "vp9", clip.rate)
+
+
 def write_base(base: Path) -> None:
     """A ComfyUI base directory with this pack, the tests' own packs, tiny models and the workflows' clips."""
     from comfyui_strata.joint.families import FAMILIES, UNITY
+    from comfyui_strata.model_loaders.word_encoder import save_word_encoder
     from comfyui_strata.tests.tiny_files import (
         tiny_sentencepiece,
         write_tiny_umt5,
@@ -46,12 +62,14 @@ def write_base(base: Path) -> None:
         write_tiny_wan22_vae,
     )
     from comfyui_strata.tests.tiny_wan import tiny_config, write_tiny_adapters, write_tiny_backbone, write_tiny_layers
+    from comfyui_strata.training.word_codes import known_words
 
     models = base / "models"
     for folder in ("diffusion_models", "text_encoders", "vae", "loras", "model_patches"):
         (models / folder).mkdir(parents=True)
     write_tiny_backbone(models / "diffusion_models" / BACKBONE)
     write_tiny_umt5(models / "text_encoders" / TEXT_ENCODER, d_model=4096)
+    save_word_encoder(models / "text_encoders" / WORDS, known_words())
     write_tiny_vae(models / "vae" / VAE)
     write_tiny_backbone(models / "diffusion_models" / BACKBONE_22, tiny_config(UNITY))
     write_tiny_backbone(models / "diffusion_models" / BACKBONE_VIGU)
@@ -65,6 +83,8 @@ def write_base(base: Path) -> None:
     (base / "input").mkdir()
     for clip in (PACK / "workflows" / "assets").glob("*.mp4"):
         shrink(clip, base / "input" / clip.name)
+    for clip in (PACK / "workflows" / "assets").glob("*.webm"):
+        shrink_alpha(clip, base / "input" / clip.name)
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / ODD_NAME).symlink_to(PACK, target_is_directory=True)
     for pack in ("tiny_text", "native_data"):

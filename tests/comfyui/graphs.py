@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Collection, Container
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from comfyui_strata.tests.comfyui.conftest import VAE
+from comfyui_strata.tests.comfyui.conftest import VAE_22
 from comfyui_strata.tests.comfyui.live import Run
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -26,9 +26,9 @@ SMALL = {
     "StrataDecodeDensePose": {"part": "whole person"},
 }
 # What stands in for a loader, and the inputs that both have, first. Stock loaders take UMT5-XXL and the Wan 2.2 VAE in
-# their one size only; Depth Anything 3 would have to be downloaded.
+# their one size only; Depth Anything 3 and RAFT would have to be downloaded.
 STAND_INS = {"CLIPLoader": ("TinyUMT5Loader", ("clip_name",)), "VAELoader": ("TinyVAE22Loader", ("vae_name",)),
-             "LoadDA3Model": ("TestDepthModel", ())}
+             "LoadDA3Model": ("TestDepthModel", ()), "OpticalFlowLoader": ("TestFlowModel", ())}
 
 
 def api_form(name: str) -> dict:
@@ -47,6 +47,10 @@ def _small_inputs(kind: str, names: Container[str]) -> dict:
     return {name: value for name, value in small.items() if name in names}
 
 
+def _needs_stand_in(kind: str, values: Collection) -> bool:
+    return kind in STAND_INS and (kind != "VAELoader" or VAE_22 in values)
+
+
 def made_small(prompt: dict) -> dict:
     """The same prompt for tiny models: stand-ins for loaders that know one size only or need a download, few steps, and
     little of what is made from text alone."""
@@ -55,7 +59,7 @@ def made_small(prompt: dict) -> dict:
         kind, inputs = node["class_type"], node["inputs"]
         given = {name for name, value in inputs.items() if not isinstance(value, list)}
         inputs = inputs | _small_inputs(kind, given)
-        if kind in STAND_INS and inputs.get("vae_name") != VAE:
+        if _needs_stand_in(kind, inputs.values()):
             kind, kept = STAND_INS[kind]
             inputs = {name: inputs[name] for name in kept}
         small[key] = {**node, "class_type": kind, "inputs": inputs}
@@ -67,7 +71,7 @@ def made_small_ui(graph: dict) -> dict:
     graph = json.loads(json.dumps(graph))
     for node in graph["nodes"]:
         kind, values = node["type"], node["widgets_values"]
-        if kind in STAND_INS and VAE not in values:
+        if _needs_stand_in(kind, values):
             kind, kept = STAND_INS[kind]
             node.update(type=kind, widgets_values=values[:len(kept)], inputs=node["inputs"][:len(kept)], properties={})
         names = [slot["name"] for slot in node["inputs"] if "widget" in slot]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from comfyui_strata.tests.comfyui.browser import Page, chromium, find_chromium
-from comfyui_strata.tests.comfyui.graphs import NAMES, ui_form
+from comfyui_strata.tests.comfyui.graphs import NAMES, api_form, ui_form
 
 WIDTH, HEIGHT, FRAMES = 32, 24, 3
 
@@ -33,7 +33,23 @@ def page(browser, comfy):
     opened.page.close()
 
 
+OVERLAPS = """() => {
+  const boxes = app.graph._nodes.map(node => ({
+    of: `${node.type} ${node.id}`, left: node.pos[0], right: node.pos[0] + node.size[0],
+    top: node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT, bottom: node.pos[1] + node.size[1] }));
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => a.left < b.right && b.left < a.right
+    && a.top < b.bottom && b.top < a.bottom).map(b => `${a.of} on ${b.of}`));
+}"""
+
+
+def computed(prompt: dict) -> dict:
+    """What a queue's form computes: without titles, and without the page's own player of videos."""
+    return {key: (node["class_type"], {name: it for name, it in node["inputs"].items() if name != "video-preview"})
+            for key, node in prompt.items()}
+
+
 def test_every_graph_opens_without_an_error(page):
+    """Its nodes and wires are there, no node lies on another, and the page queues what the queue's form says."""
     for name in NAMES:
         graph = ui_form(name)
         page.load(graph)
@@ -42,6 +58,10 @@ def test_every_graph_opens_without_an_error(page):
         assert not unknown, f"{name}: {unknown}"
         links = page.evaluate("() => [...app.graph.links.values()].length")
         assert links == len(graph["links"]), f"{name}: wires are lost"
+        overlaps = page.evaluate(OVERLAPS)
+        assert not overlaps, f"{name}: {overlaps}"
+        queued = page.evaluate("async () => (await app.graphToPrompt()).output")
+        assert computed(queued) == computed(api_form(name)), name
     assert not page.errors, page.errors
 
 
