@@ -14,7 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ....imaging.colour import LINEAR, convert_colours, linear_to_srgb, srgb_to_linear
-from ....imaging.composite import PREMULTIPLIED, over
+from ....imaging.compositing.composite import PREMULTIPLIED, over
 from ....nodes.colour_space import ENVIRONMENT, ColourSpaceNode
 from ....nodes.compositor import Compositor, MakeCompLayer
 from ....nodes.decontaminate import Decontaminate
