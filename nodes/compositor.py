@@ -82,21 +82,28 @@ class Compositor(io.ComfyNode):
                 colours_input(),
                 io.Autogrow.Input("layers", template=layers, optional=True,
                                   tooltip="From below to the top; a new slot comes with each."),
+                io.Combo.Input("alpha_mode", options=[STRAIGHT, PREMULTIPLIED], default=STRAIGHT,
+                               tooltip="How the plate comes where alpha is below 1: 'straight' for the nodes that "
+                                       "save, 'premultiplied' is over black. Light without alpha that 'plus' adds over "
+                                       "nothing is only in 'premultiplied'."),
             ],
             outputs=[
                 io.Image.Output("plate", tooltip="The composite, in the size of the background. Values above 1 stay. "
-                                                 "Where alpha is below 1 it is premultiplied, that is over black."),
+                                                 "Where alpha is below 1, 'alpha_mode' says how it comes."),
                 io.Mask.Output("alpha", tooltip="Its alpha: 1 everywhere over an opaque background."),
-                io.Image.Output("residual", tooltip="Original minus plate in linear light, signed and stored as "
-                                                    "'colours' says: for Save Layers EXR. Black without an original."),
+                io.Image.Output("residual", tooltip="Original minus premultiplied plate in linear light, signed and "
+                                                    "stored as 'colours' says: for Save Layers EXR. Black without an "
+                                                    "original."),
             ],
         )
 
     @classmethod
-    def execute(cls, colours: str, layers: dict | None = None, background=None, original=None) -> io.NodeOutput:
+    def execute(cls, colours: str, layers: dict | None = None, background=None, original=None,
+                alpha_mode: str = STRAIGHT) -> io.NodeOutput:
         stack = [layer for layer in (layers or {}).values() if layer is not None]
         clips = [background, original, *(clip for layer in stack for clip in (layer.images, layer.alpha))]
         plate, alpha, *residual = composite(
-            stack, background, original=original, space=colours, after_frame=steps_through(*clips))
+            stack, background, original=original, space=colours, alpha_mode=alpha_mode,
+            after_frame=steps_through(*clips))
         # A still of black costs nothing, and is of the right size.
         return io.NodeOutput(plate, alpha, residual[0] if residual else plate.new_zeros(1, *plate.shape[1:]))

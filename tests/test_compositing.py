@@ -1,17 +1,27 @@
 """Operators, stacks, transforms, decontamination, despill: identities, slow versions, edge cases."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 import torch.nn.functional
 
 from comfyui_strata.imaging.colour import LINEAR, linear_to_srgb, luminance, srgb_to_linear
-from comfyui_strata.imaging.compositing.composite import OPERATORS, over, premultiply, unpremultiply
+from comfyui_strata.imaging.compositing.composite import (
+    OPERATORS,
+    PREMULTIPLIED,
+    STRAIGHT,
+    over,
+    premultiply,
+    unpremultiply,
+)
 from comfyui_strata.imaging.compositing.decontaminate import decontaminate, decontaminated, extended
 from comfyui_strata.imaging.compositing.despill import SCREENS, despill, despill_clip, spill
 from comfyui_strata.imaging.compositing.layer_stack import Layer, composite
 from comfyui_strata.imaging.compositing.transform import Move, place
+from comfyui_strata.imaging.files.alpha_video import write_alpha_video
+from comfyui_strata.imaging.files.read_alpha_video import read_alpha_video
 from comfyui_strata.training.scenes import render
 
 
@@ -74,11 +84,11 @@ def test_under_is_over_with_the_layers_swapped():
         assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_unpremultiply_undoes_premultiply_and_keeps_light_without_cover():
+def test_unpremultiply_undoes_premultiply_and_leaves_no_light_without_cover():
     colours, alpha = rgba(3)
     back = unpremultiply(premultiply(colours, alpha), alpha)
     assert torch.allclose(back[alpha[:, 0] > 0], colours[alpha[:, 0] > 0], atol=1e-5)
-    assert torch.equal(unpremultiply(colours, torch.zeros_like(alpha)), colours)
+    assert not unpremultiply(colours, torch.zeros_like(alpha)).any()
 
 
 # the stack
@@ -120,12 +130,63 @@ def test_premultiplied_and_straight_layers_give_the_same(plate):
                        composite([], plate.bg)[0])  # a given alpha counts
 
 
-def test_without_background_the_plate_is_premultiplied_over_nothing(plate):
+def test_over_nothing_a_premultiplied_plate_is_over_black(plate):
     alpha = plate.alpha[..., 0]
-    made, cover = composite([Layer(plate.fg_linear, alpha)], space=LINEAR)
+    made, cover = composite([Layer(plate.fg_linear, alpha)], space=LINEAR, alpha_mode=PREMULTIPLIED)
     assert torch.equal(cover, alpha) and torch.equal(made, plate.fg_linear * plate.alpha)
     again = composite([Layer(made, cover, premultiplied=True)], plate.bg_linear, space=LINEAR)[0]
     assert torch.allclose(again, plate.plate_linear, atol=1e-6)
+
+
+@pytest.fixture
+def over_nothing() -> list[Layer]:
+    """Two layers that lie partly beside each other, in sRGB 0..1, with alpha of every kind."""
+    alpha = [(noise(2, 12, 16, seed=seed) * 1.6 - 0.3).clamp(0, 1) for seed in (1, 2)]
+    return [Layer(noise(2, 12, 16, 3, seed=3), alpha[0], move=Move(x=-3)),
+            Layer(noise(1, 12, 16, 3, seed=4), alpha[1], opacity=0.7, move=Move(x=4.5, y=2))]
+
+
+def test_a_straight_plate_over_nothing_composites_later_as_the_stack_would_at_once(over_nothing):
+    new = noise(1, 12, 16, 3, seed=5)
+    direct = composite(over_nothing, new)[0]
+    for mode in (STRAIGHT, PREMULTIPLIED):
+        made, cover = composite(over_nothing, alpha_mode=mode)
+        assert 0 < cover.mean() < 1 and not made[cover == 0].any()
+        later = composite([Layer(made, cover, premultiplied=mode == PREMULTIPLIED)], new)[0]
+        assert torch.allclose(later, direct, atol=2e-6)
+
+
+def test_a_straight_plate_over_nothing_comes_back_from_an_alpha_video(over_nothing, tmp_path):
+    """Premultiplied, it would be darkened twice: the file holds straight colours."""
+    made, cover = composite(over_nothing)
+    write_alpha_video(tmp_path / "stack.mkv", made, cover, "ffv1", Fraction(24))
+    clip = read_alpha_video(tmp_path / "stack.mkv")
+    new = noise(1, 12, 16, 3, seed=5)
+    # Codes of 16 bits are half a step off, in colour and alpha; where it is dark sRGB is 12.92 times as steep as light.
+    assert torch.allclose(composite([Layer(clip.images, clip.alpha)], new)[0], composite(over_nothing, new)[0],
+                          atol=1.5e-4)
+
+
+def test_an_opaque_background_makes_both_alpha_modes_one(over_nothing):
+    new = noise(1, 12, 16, 3, seed=5)
+    straight, ready = (composite(over_nothing, new, original=new, alpha_mode=mode)
+                       for mode in (STRAIGHT, PREMULTIPLIED))
+    assert all(torch.allclose(one, other, rtol=1e-6, atol=1e-6) for one, other in zip(straight, ready))
+
+
+def test_the_residual_is_left_by_the_premultiplied_plate(over_nothing):
+    original = noise(1, 12, 16, 3, seed=6)
+    (straight, cover, residual), (ready, _, same) = (
+        composite(over_nothing, original=original, space=LINEAR, alpha_mode=mode) for mode in (STRAIGHT, PREMULTIPLIED))
+    assert torch.equal(residual, same) and torch.allclose(ready + residual, original.expand_as(ready), atol=1e-6)
+    assert torch.allclose(straight * cover[..., None], ready, atol=1e-6)
+
+
+def test_light_without_alpha_needs_a_premultiplied_plate():
+    fire = torch.cat((noise(1, 3, 4, 3) * 9, torch.zeros(1, 3, 4, 1)), dim=-1)
+    glow = [Layer(fire, operator="plus", premultiplied=True)]
+    assert torch.equal(composite(glow, space=LINEAR, alpha_mode=PREMULTIPLIED)[0], fire[..., :3])
+    assert not composite(glow, space=LINEAR)[0].any()
 
 
 def test_a_stack_is_built_from_the_bottom_with_opacity_and_operators():
@@ -140,7 +201,9 @@ def test_a_stack_is_built_from_the_bottom_with_opacity_and_operators():
 def test_a_background_with_alpha_and_an_opaque_element():
     bg, fire = noise(1, 3, 3, 4, seed=1), noise(1, 3, 3, 3, seed=2) * 9 - 0.2
     made, cover = composite([Layer(fire, operator="in")], bg, space=LINEAR)
-    assert torch.allclose(made, fire * bg[..., 3:]) and torch.allclose(cover, bg[..., 3])
+    assert torch.allclose(made, fire) and torch.allclose(cover, bg[..., 3])
+    made, _ = composite([Layer(fire, operator="in")], bg, space=LINEAR, alpha_mode=PREMULTIPLIED)
+    assert torch.allclose(made, fire * bg[..., 3:])
 
 
 def test_values_beyond_white_and_below_black_pass():
@@ -172,6 +235,7 @@ def test_every_frame_is_told_and_can_stop_the_work():
     ("make", "sentence"),
     [
         (lambda: composite([]), "nothing to composite"),
+        (lambda: composite([], noise(1, 3, 3, 3), alpha_mode="linear"), "use straight or premultiplied"),
         (lambda: composite([Layer(noise(2, 3, 3, 3))], noise(3, 3, 3, 3)), "background 3, layer 1 2"),
         (lambda: composite([], noise(1, 3, 3, 3), original=noise(1, 3, 4, 3)), "original plate 4x3"),
         (lambda: composite([], noise(1, 3, 3, 1)), "background has 1 channels"),

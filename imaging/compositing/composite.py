@@ -22,10 +22,10 @@ def premultiply(colours: Tensor, alpha: Tensor) -> Tensor:
 
 
 def unpremultiply(colours: Tensor, alpha: Tensor) -> Tensor:
-    """Premultiplied to straight: linear [..., 3] by alpha [..., 1]; where alpha is 0 the colour stays (light without
-    cover, as of a glow), as in Nuke.
+    """Premultiplied to straight: linear [..., 3], finite, by alpha [..., 1]; 0 where alpha is 0, also for light without
+    cover, as of a glow, which has no straight colour.
     """
-    return torch.where(alpha == 0, colours, colours / torch.where(alpha == 0, 1, alpha))
+    return colours / torch.where(alpha == 0, torch.inf, alpha)
 
 
 # What becomes of a layer A, alpha a, on B, alpha b: all premultiplied, linear [..., 3] and [..., 1].

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..checks import check_alpha, check_pixels
 from ..colour import LINEAR, convert_colours
 from ..frames import at, by_frame, check_one_size, common_length, common_size
-from .composite import OPERATORS
+from .composite import OPERATORS, PREMULTIPLIED, STRAIGHT, unpremultiply
 from .transform import Move, place
 
 
@@ -60,17 +60,22 @@ def composite(
     *,
     original: Tensor | None = None,
     space: str = "sRGB",
+    alpha_mode: str = STRAIGHT,
     after_frame: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, ...]:
     """A stack of layers, the first lowest, on a background: plate [F, H, W, 3], alpha [F, H, W], residual [F, H, W, 3].
 
     background: [F, H, W, 3|4], a fourth channel is its alpha (straight); None is nothing at all, at the first layer's
     size. Layers of other sizes start centred on it, pixel for pixel. All pictures are in `space` (of
-    `colour.SPACES`) and so are plate and residual; the work is done in linear Rec.709. Where alpha is below 1 the plate
-    is premultiplied. residual, only with `original` [F, H, W, 3|4]: original - plate in linear light, signed (the curve
-    of `space` is odd); added to the plate, both linear, it gives the original. Frames go one by one; stills hold for
-    all. Raises ValueError in one sentence for clips that do not go together.
+    `colour.SPACES`) and so are plate and residual; the work is done in linear Rec.709. alpha_mode: STRAIGHT or
+    PREMULTIPLIED, in linear light, says how the plate comes, which is one where alpha is 1; straight is 0 where alpha
+    is 0, so light without cover needs premultiplied. residual, only with `original` [F, H, W, 3|4]: original -
+    premultiplied plate in linear light, signed (the curve of `space` is odd); added to that plate, both linear, it
+    gives the original. Frames go one by one; stills hold for all. Raises ValueError in one sentence for an unknown
+    alpha_mode and clips that do not go together.
     """
+    if alpha_mode not in (STRAIGHT, PREMULTIPLIED):
+        raise ValueError(f"Unknown alpha mode {alpha_mode!r}: use {STRAIGHT} or {PREMULTIPLIED}.")
     if background is None and not layers:
         raise ValueError("There is nothing to composite: connect a background or a layer.")
     clips = {"background": background, "original plate": original}
@@ -93,7 +98,8 @@ def composite(
         for layer in layers:
             placed = place(torch.cat(layer.frame(number, space), dim=-1), height, width, layer.move)
             colours, alpha = OPERATORS[layer.operator](placed[..., :3], placed[..., 3:], colours, alpha)
-        plate = convert_colours(colours, LINEAR, space), alpha[..., 0]
+        stored = unpremultiply(colours, alpha) if alpha_mode == STRAIGHT else colours
+        plate = convert_colours(stored, LINEAR, space), alpha[..., 0]
         if original is None:
             return plate
         left = convert_colours(at(original, number)[..., :3], space, LINEAR) - colours

@@ -14,7 +14,8 @@ from server import PromptServer
 from torch import Tensor
 
 from ....imaging.colour import LINEAR, convert_colours, linear_to_srgb, srgb_to_linear
-from ....imaging.compositing.composite import PREMULTIPLIED, over
+from ....imaging.compositing.composite import PREMULTIPLIED, STRAIGHT, over
+from ....nodes.alpha_video import AS_STATED, LoadAlphaVideo, SaveAlphaVideo
 from ....nodes.colour_space import ENVIRONMENT, ColourSpaceNode
 from ....nodes.compositor import Compositor, MakeCompLayer
 from ....nodes.decontaminate import Decontaminate
@@ -53,7 +54,7 @@ def check_decontaminate_and_composite():
 
 def check_operators_and_moves():
     """Operator, opacity, position and premultiplied edges reach the stack; without a background it has the size of the
-    first layer."""
+    first layer, and comes premultiplied when asked so."""
     glow, small = noise(2, 6, 8, 3, seed=1), noise(1, 2, 2, 3, seed=2)
     ground = noise(1, 6, 8, 3, seed=3)
     stack = {"layer0": layer(glow, operator="plus", opacity=0.5), "layer1": layer(small, x=1.0, y=-2.0)}
@@ -62,9 +63,24 @@ def check_operators_and_moves():
     expected[:, 0:2, 4:6] = small
     said = tiny.within("stack", made, expected, 1e-6)
     ready = layer(noise(1, 6, 8, 4), alpha_mode=PREMULTIPLIED)
-    plate, cover, _ = Compositor.execute(LINEAR, {"layer0": ready}).result
+    plate, cover, _ = Compositor.execute(LINEAR, {"layer0": ready}, alpha_mode=PREMULTIPLIED).result
     return said + "; " + tiny.equal("colour", plate, noise(1, 6, 8, 4)[..., :3]) + "; " + tiny.equal(
         "alpha", cover, noise(1, 6, 8, 4)[..., 3])
+
+
+def check_a_stack_over_nothing():
+    """A stack saved straight by Save Alpha Video and loaded again composites as the stack itself; over an opaque
+    background both alpha modes are one."""
+    stack = {"layer0": layer(noise(2, 6, 8, 3, seed=1), noise(2, 6, 8, seed=2), x=2.0),
+             "layer1": layer(noise(1, 6, 8, 3, seed=3), noise(1, 6, 8, seed=4), opacity=0.5, y=-1.5)}
+    new = noise(1, 6, 8, 3, seed=5)
+    direct = Compositor.execute("sRGB", stack, new).result[0]
+    ready = Compositor.execute("sRGB", stack, new, alpha_mode=PREMULTIPLIED).result[0]
+    plate, cover, _ = Compositor.execute("sRGB", stack).result
+    file = SaveAlphaVideo.execute("over_nothing", plate, "ffv1", STRAIGHT, 24.0, alpha=cover).result[0]
+    loaded, mask, *_ = LoadAlphaVideo.execute(file, AS_STATED).result
+    later = Compositor.execute("sRGB", {"layer0": layer(loaded, mask)}, new).result[0]
+    return "; ".join((tiny.within("opaque", ready, direct, 1e-6), tiny.within("through a file", later, direct, 1.5e-4)))
 
 
 def check_matte_and_despill():
@@ -129,7 +145,7 @@ def check_graph():
         "red": flat(0xFF0000), "gray": flat(0xBCBCBC), "half": lies(foreground=["gray", 0], opacity=0.5),
         "corner": lies(foreground=["red", 0], x=6.0, y=5.0),
         "stack": {"class_type": "StrataLayerCompositor", "inputs": {
-            "background": ["red", 0], "original": ["red", 0], "colours": "sRGB",
+            "background": ["red", 0], "original": ["red", 0], "colours": "sRGB", "alpha_mode": "straight",
             "layers.layer0": ["half", 0], "layers.layer1": ["corner", 0]}},
         "space": {"class_type": "StrataColourSpace", "inputs": {
             "image": ["stack", 0], "spaces": "built in", "spaces.source": "sRGB", "spaces.target": "linear Rec.709"}},
