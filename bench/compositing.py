@@ -16,13 +16,13 @@ import time
 import torch
 
 from comfyui_strata.imaging.colour import LINEAR, convert_colours
-from comfyui_strata.imaging.decontaminate import decontaminate
-from comfyui_strata.imaging.despill import despill_clip
+from comfyui_strata.imaging.compositing.decontaminate import decontaminate
+from comfyui_strata.imaging.compositing.despill import despill_clip
+from comfyui_strata.imaging.compositing.layer_stack import Layer, composite
+from comfyui_strata.imaging.compositing.matte import MatteSettings, refine_matte
+from comfyui_strata.imaging.compositing.transform import Move
 from comfyui_strata.imaging.frames import at, by_frame
 from comfyui_strata.imaging.highlights import restore_clip
-from comfyui_strata.imaging.layer_stack import Layer, composite
-from comfyui_strata.imaging.matte import MatteSettings, refine_matte
-from comfyui_strata.imaging.transform import Move
 
 MATTE = MatteSettings(black=0.02, white=0.98, specks=200, holes=200, frames=1, grow=-0.5, blur=1.0)
 

@@ -21,13 +21,13 @@ import torch
 
 from comfyui_strata.imaging.atomic import replace_file
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.layer_exr import COMPRESSIONS, Delivery, layer_frame, too_bright_for_half
-from comfyui_strata.imaging.layer_stack import Layer, composite
-from comfyui_strata.imaging.lights import DirectionalLight, EnvironmentLight, PointLight
-from comfyui_strata.imaging.normal_maps import decode_normals, encode_normals
-from comfyui_strata.imaging.relight import Gloss, Relight, relight_clip
-from comfyui_strata.imaging.spherical_harmonics import environment_light
-from comfyui_strata.imaging.versions import FIRST_FRAME, frame_name
+from comfyui_strata.imaging.compositing.layer_stack import Layer, composite
+from comfyui_strata.imaging.encodings.normal_maps import decode_normals, encode_normals
+from comfyui_strata.imaging.files.layer_exr import COMPRESSIONS, Delivery, layer_frame, too_bright_for_half
+from comfyui_strata.imaging.files.versions import FIRST_FRAME, frame_name
+from comfyui_strata.imaging.light.lights import DirectionalLight, EnvironmentLight, PointLight
+from comfyui_strata.imaging.light.relight import Gloss, Relight, relight_clip
+from comfyui_strata.imaging.light.spherical_harmonics import environment_light
 
 DECODE = {**dict.fromkeys(("albedo", "irradiance", "plate"), srgb_to_linear), "normal": decode_normals}
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from comfyui_strata.imaging.alpha_video import CODECS, save_alpha_video
-from comfyui_strata.imaging.layer_delivery import save_exr, save_stills
-from comfyui_strata.imaging.layer_exr import COMPRESSIONS, Delivery
-from comfyui_strata.imaging.read_layer_exr import read_layers
-from comfyui_strata.imaging.versions import frames_at
+from comfyui_strata.imaging.files.alpha_video import CODECS, save_alpha_video
+from comfyui_strata.imaging.files.layer_delivery import save_exr, save_stills
+from comfyui_strata.imaging.files.layer_exr import COMPRESSIONS, Delivery
+from comfyui_strata.imaging.files.read_layer_exr import read_layers
+from comfyui_strata.imaging.files.versions import frames_at
 
 
 def peak() -> float:

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from comfyui_strata.imaging.atomic import replace_file
-from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.contact_sheet import contact_sheet
-from comfyui_strata.imaging.depth import colours_to_depth
-from comfyui_strata.imaging.flow import colours_to_flow
+from comfyui_strata.imaging.encodings.depth import colours_to_depth
+from comfyui_strata.imaging.encodings.flow import colours_to_flow
+from comfyui_strata.imaging.files.clips import read_clip, write_clip
+from comfyui_strata.imaging.viewing.contact_sheet import contact_sheet
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, UNITY, VIGU, get_family, parse_task, tasks
 from comfyui_strata.joint.streams import Family
 from comfyui_strata.model_loaders.model_set import find_models

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..imaging.checks import check_pixels
-from ..imaging.fit import Fit
-from ..imaging.shot_windows import choose_frames, fit_clip, merge_captions, windows
+from ..imaging.sizes.fit import Fit
+from ..imaging.sizes.shot_windows import choose_frames, fit_clip, merge_captions, windows
 from ..joint.flow import schedule
 from ..joint.sampling import effective_guidance
 from ..joint.streams import TextSpec, TokenSpec

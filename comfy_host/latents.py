@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..imaging.checks import check_pixels
-from ..imaging.fit import Fit, common_fit, still_to_clip
-from ..imaging.layers import decode, encode
+from ..imaging.encodings.layers import decode, encode
+from ..imaging.sizes.fit import Fit, common_fit, still_to_clip
 from ..joint.streams import Family, Role, Task
 from .forward import KEY
 

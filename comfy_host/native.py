@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..imaging.checks import check_pixels
-from ..imaging.depth import depth_range
+from ..imaging.encodings.depth import depth_range
 
 _SKY = 0.3  # the probability from which Depth Anything 3's own rendering takes a pixel for sky
 

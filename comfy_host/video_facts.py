@@ -7,9 +7,9 @@ from fractions import Fraction
 import torch
 from comfy_api.latest import InputImpl
 
-from ..imaging.alpha_video import Sound
-from ..imaging.read_alpha_video import read_beside
-from ..imaging.timecode import Timecode, exact_rate
+from ..imaging.files.alpha_video import Sound
+from ..imaging.files.read_alpha_video import read_beside
+from ..imaging.files.timecode import Timecode, exact_rate
 
 
 def sound_of(audio: dict | None) -> Sound | None:

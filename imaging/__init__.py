@@ -1,1 +1,1 @@
-"""Pixels: colour, layer encodings, sizes, clips on disk, contact sheets. Knows nothing of ComfyUI or the network."""
+"""Pixels: what all share here, the rest in packages of one idea each. Knows nothing of ComfyUI or the network."""

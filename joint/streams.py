@@ -54,8 +54,9 @@ class StreamSpec:
     """One layer as the network knows it.
 
     `letter` names it in tasks. `adapter` is the checkpoint's name of the gated LoRA on its self-attention projections,
-    None where the published model runs the bare backbone. `encoding` is the pixel treatment in `imaging.layers`, None
-    for text. `columns` shifts its positions by that many of its own widths to the right. `own` are its own parts.
+    None where the published model runs the bare backbone. `encoding` is the pixel treatment in
+    `imaging.encodings.layers`, None for text. `columns` shifts its positions by that many of its own widths to the
+    right. `own` are its own parts.
     `prompt` is the fixed text that it reads, None where it reads the user's. `tokens` says that it is text.
     """
 

@@ -9,10 +9,10 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 
 from ..comfy_host.video_facts import audio_of, sound_of, video_facts
-from ..imaging.alpha_video import CODECS, save_alpha_video
-from ..imaging.composite import PREMULTIPLIED, STRAIGHT
-from ..imaging.read_alpha_video import read_alpha_video
-from ..imaging.timecode import Timecode, exact_rate
+from ..imaging.compositing.composite import PREMULTIPLIED, STRAIGHT
+from ..imaging.files.alpha_video import CODECS, save_alpha_video
+from ..imaging.files.read_alpha_video import read_alpha_video
+from ..imaging.files.timecode import Timecode, exact_rate
 from .places import fingerprint, graph_texts, output_name, output_place, stored_path
 from .saying import say, steps
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.composite import OPERATORS, PREMULTIPLIED, STRAIGHT
-from ..imaging.layer_stack import Layer, composite
-from ..imaging.transform import Move
+from ..imaging.compositing.composite import OPERATORS, PREMULTIPLIED, STRAIGHT
+from ..imaging.compositing.layer_stack import Layer, composite
+from ..imaging.compositing.transform import Move
 from .colours import colours_input
 from .saying import steps_through
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..imaging.contact_sheet import draw_sheet
+from ..imaging.viewing.contact_sheet import draw_sheet
 from .layer_viewer import shown_inputs, shown_layers
 
 

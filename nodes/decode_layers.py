@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from server import PromptServer
 
 from ..comfy_host.latents import KEY, decode_layer
-from ..imaging.layers import as_mask
+from ..imaging.encodings.layers import as_mask
 
 # In this order for ever: graphs store the number of an output. New layers are appended.
 ALPHA_MASK = "alpha_mask"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.decontaminate import decontaminate
+from ..imaging.compositing.decontaminate import decontaminate
 from .colours import colours_input
 from .saying import steps_through
 
 
 class Decontaminate(io.ComfyNode):
-    """The closed form of `imaging.decontaminate`."""
+    """The closed form of `imaging.compositing.decontaminate`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

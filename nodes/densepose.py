@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.densepose import BODY, iuv_to_picture, part_mask, picture_to_iuv
-from ..imaging.densepose_forms import bytes_to_iuv, part_map_to_iuv
+from ..imaging.encodings.densepose import BODY, iuv_to_picture, part_mask, picture_to_iuv
+from ..imaging.encodings.densepose_forms import bytes_to_iuv, part_map_to_iuv
 
 BYTES, VIRIDIS, PARULA = "part, u, v in bytes", "viridis part map", "parula part map"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_host.native import geometry_depth
-from ..imaging.depth_forms import DepthForm, colours_to_picture, picture_to_colours
+from ..imaging.encodings.depth_forms import DepthForm, colours_to_picture, picture_to_colours
 from .saying import say
 
 FORMS = [form.value for form in DepthForm]

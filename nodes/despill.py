@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.despill import LIMITS, SCREENS, despill_clip
+from ..imaging.compositing.despill import LIMITS, SCREENS, despill_clip
 from .colours import colours_input
 from .saying import steps
 
 
 class Despill(io.ComfyNode):
-    """`imaging.despill` on a clip."""
+    """`imaging.compositing.despill` on a clip."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

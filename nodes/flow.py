@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_host.native import clip_flow
-from ..imaging.flow import flow_to_colours
-from ..imaging.flow_forms import FlowForm, colours_to_picture, picture_to_flow
+from ..imaging.encodings.flow import flow_to_colours
+from ..imaging.encodings.flow_forms import FlowForm, colours_to_picture, picture_to_flow
 from .saying import say
 
 CLIP = "a clip"

@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..imaging.colour import LINEAR
-from ..imaging.layers import as_mask
-from ..imaging.plate_size import GUIDED, RATIO, layers_at_plate_size
+from ..imaging.encodings.layers import as_mask
+from ..imaging.sizes.plate_size import GUIDED, RATIO, layers_at_plate_size
 from .colours import colours_input
 from .saying import say, steps
 

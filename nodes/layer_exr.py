@@ -5,13 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..imaging.composite import PREMULTIPLIED, STRAIGHT
-from ..imaging.layer_delivery import save_exr
-from ..imaging.layer_exr import COMPRESSIONS, SPACES, Delivery, Window, check_layers
-from ..imaging.layer_names import DELIVERED, PRESETS
-from ..imaging.read_layer_exr import LayerClip, read_layers
-from ..imaging.timecode import Timecode, exact_rate
-from ..imaging.versions import FIRST_FRAME, first_number, frames_at
+from ..imaging.compositing.composite import PREMULTIPLIED, STRAIGHT
+from ..imaging.files.layer_delivery import save_exr
+from ..imaging.files.layer_exr import COMPRESSIONS, SPACES, Delivery, Window, check_layers
+from ..imaging.files.layer_names import DELIVERED, PRESETS
+from ..imaging.files.read_layer_exr import LayerClip, read_layers
+from ..imaging.files.timecode import Timecode, exact_rate
+from ..imaging.files.versions import FIRST_FRAME, first_number, frames_at
 from .colours import LINEAR, SRGB
 from .decode_layers import connected_outputs, running_prompt
 from .layer_sockets import connected_layers, layer_inputs, layer_note

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..imaging.layer_names import DELIVERED
+from ..imaging.files.layer_names import DELIVERED
 
 _NOTES = {
     "rgb": "The picture itself, the plate. A fourth channel is saved as its alpha.",

@@ -6,7 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..imaging.viewer_file import KINDS, viewer_name, write_viewer_file
+from ..imaging.viewing.viewer_file import KINDS, viewer_name, write_viewer_file
 from .layer_sockets import connected_layers, layer_inputs
 
 _PICTURES = "pictures"  # beside the layers that have a name

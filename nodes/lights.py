@@ -7,12 +7,12 @@ import math
 import torch
 from comfy_api.latest import io
 
-from ..imaging.camera import rotation
 from ..imaging.checks import check_pixels
 from ..imaging.colour import srgb_to_linear
-from ..imaging.colour_temperature import COOLEST, HOTTEST, black_body
-from ..imaging.lights import DirectionalLight, EnvironmentLight, Light, PointLight, SpotLight
-from ..imaging.spherical_harmonics import environment_light
+from ..imaging.light.camera import rotation
+from ..imaging.light.colour_temperature import COOLEST, HOTTEST, black_body
+from ..imaging.light.lights import DirectionalLight, EnvironmentLight, Light, PointLight, SpotLight
+from ..imaging.light.spherical_harmonics import environment_light
 from .colours import colours_input, curves
 
 Lights = io.Custom("STRATA_LIGHTS")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..imaging.camera import rotation
 from ..imaging.checks import check_pixels
+from ..imaging.encodings.normal_maps import decode_normals, encode_normals, resize_normals, rotate_normals, turn_green
 from ..imaging.frames import in_bands
-from ..imaging.normal_maps import decode_normals, encode_normals, resize_normals, rotate_normals, turn_green
+from ..imaging.light.camera import rotation
 from .saying import steps
 
 OPENGL, DIRECTX = "OpenGL", "DirectX"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.rebuild import rebuild_clip
+from ..imaging.light.rebuild import rebuild_clip
 from .colours import colours_input, curves
 from .saying import say, steps_through
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.matte import MatteSettings, refine_matte
+from ..imaging.compositing.matte import MatteSettings, refine_matte
 from .saying import steps
 
 
 class RefineMatte(io.ComfyNode):
-    """`imaging.matte` on a clip."""
+    """`imaging.compositing.matte` on a clip."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..comfy_host.native import geometry_depth
-from ..imaging.normal_maps import decode_normals
-from ..imaging.relight import Gloss, Relight, relight_clip
+from ..imaging.encodings.normal_maps import decode_normals
+from ..imaging.light.relight import Gloss, Relight, relight_clip
 from .colours import colours_input, curves
 from .lights import Lights
 from .saying import steps_through

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.deep_stills import SUFFIXES
-from ..imaging.layer_delivery import save_stills
-from ..imaging.layer_exr import check_layers
-from ..imaging.layer_names import DELIVERED
-from ..imaging.versions import FIRST_FRAME
+from ..imaging.files.deep_stills import SUFFIXES
+from ..imaging.files.layer_delivery import save_stills
+from ..imaging.files.layer_exr import check_layers
+from ..imaging.files.layer_names import DELIVERED
+from ..imaging.files.versions import FIRST_FRAME
 from .layer_exr import delivery_widgets
 from .layer_sockets import connected_layers, layer_inputs
 from .places import graph_texts, output_name, output_place

@@ -7,7 +7,15 @@ from comfy_api.latest import io
 
 from ..comfy_host.native import track_masks
 from ..imaging.checks import check_pixels
-from ..imaging.segmentation import MAXIMUM, colours_to_ids, id_shares, ids_to_colours, mask_of, masks_to_ids, palette
+from ..imaging.encodings.segmentation import (
+    MAXIMUM,
+    colours_to_ids,
+    id_shares,
+    ids_to_colours,
+    mask_of,
+    masks_to_ids,
+    palette,
+)
 from .saying import say
 
 FRAMES, OBJECTS = "frames of one object", "objects of one frame"

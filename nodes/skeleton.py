@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.skeleton import draw_skeletons, joints_to_pose_json, pose_json_to_joints, read_joints
+from ..imaging.encodings.skeleton import draw_skeletons, joints_to_pose_json, pose_json_to_joints, read_joints
 
 Keypoints = io.Custom("POSE_KEYPOINT")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..imaging.wipe import SWEEPS, wipe
+from ..imaging.viewing.wipe import SWEEPS, wipe
 
 
 class Wipe(io.ComfyNode):

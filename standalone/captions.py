@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..imaging.atomic import replace_file
-from ..imaging.clip_search import search_clips
-from ..imaging.clips import count_frames, read_clip
-from ..imaging.fit import Fit
-from ..imaging.layers import encode
-from ..imaging.shot_windows import FITS, choose_frames, fit_clip, merge_captions, windows
+from ..imaging.encodings.layers import encode
+from ..imaging.files.clip_search import search_clips
+from ..imaging.files.clips import count_frames, read_clip
+from ..imaging.sizes.fit import Fit
+from ..imaging.sizes.shot_windows import FITS, choose_frames, fit_clip, merge_captions, windows
 from ..joint.attention import get_attention
 from ..joint.families import FAMILIES
 from ..joint.sampling import Engine, Texts, sample_text

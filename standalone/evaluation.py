@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ..imaging.atomic import replace_file
-from ..imaging.contact_sheet import contact_sheet
+from ..imaging.viewing.contact_sheet import contact_sheet
 from ..joint.attention import get_attention
 from ..joint.transformer import Host
 from ..model_loaders.device import check_device

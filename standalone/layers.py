@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..imaging.atomic import replace_file
-from ..imaging.clips import read_clip, write_clip
-from ..imaging.contact_sheet import contact_sheet
-from ..imaging.fit import Fit, common_fit, still_to_clip
-from ..imaging.layers import decode, encode
+from ..imaging.encodings.layers import decode, encode
+from ..imaging.files.clips import read_clip, write_clip
+from ..imaging.sizes.fit import Fit, common_fit, still_to_clip
+from ..imaging.viewing.contact_sheet import contact_sheet
 from ..joint.attention import get_attention
 from ..joint.sampling import Engine, Texts, effective_guidance, initial_noise, sample, sample_with_text
 from ..joint.streams import Role, Task

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_strata.imaging.alpha_video import CODECS, Sound, save_alpha_video, write_alpha_video
-from comfyui_strata.imaging.read_alpha_video import read_alpha_video
-from comfyui_strata.imaging.timecode import Timecode
-from comfyui_strata.imaging.video import mp4_bytes
+from comfyui_strata.imaging.files.alpha_video import CODECS, Sound, save_alpha_video, write_alpha_video
+from comfyui_strata.imaging.files.read_alpha_video import read_alpha_video
+from comfyui_strata.imaging.files.timecode import Timecode
+from comfyui_strata.imaging.files.video import mp4_bytes
 from comfyui_strata.tests.disks import disk_of, files_in
 
 # The largest error of colour and of alpha. ProRes: 10 bits of each and a fine quantiser. VP9: 8 bits, colour at half

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_strata.imaging.densepose import BODY, PARTS, check_iuv, iuv_to_picture, part_mask, picture_to_iuv
-from comfyui_strata.imaging.densepose_forms import bytes_to_iuv, part_colours, part_map_to_iuv
-from comfyui_strata.imaging.skeleton import (
+from comfyui_strata.imaging.encodings.densepose import BODY, PARTS, check_iuv, iuv_to_picture, part_mask, picture_to_iuv
+from comfyui_strata.imaging.encodings.densepose_forms import bytes_to_iuv, part_colours, part_map_to_iuv
+from comfyui_strata.imaging.encodings.skeleton import (
     COLOURS,
     LIMBS,
     dot_radius,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comfyui_strata.imaging.clip_search import search_clips
-from comfyui_strata.imaging.clips import write_clip
-from comfyui_strata.imaging.shot_windows import merge_captions
+from comfyui_strata.imaging.files.clip_search import search_clips
+from comfyui_strata.imaging.files.clips import write_clip
+from comfyui_strata.imaging.sizes.shot_windows import merge_captions
 from comfyui_strata.joint import sampling
 from comfyui_strata.joint.families import VIGU, parse_task
 from comfyui_strata.joint.sampling import Texts

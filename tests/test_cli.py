@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_strata.cli import main
-from comfyui_strata.imaging.clips import read_clip, write_clip
+from comfyui_strata.imaging.files.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, UNITY, VIGU, tasks, vary
 from comfyui_strata.joint.variants import Variant

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_strata.imaging import clips
-from comfyui_strata.imaging.clips import count_frames, read_clip, write_clip
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.depth import warmth_to_colours
-from comfyui_strata.imaging.flow import flow_to_colours
-from comfyui_strata.imaging.layers import decode
+from comfyui_strata.imaging.encodings.depth import warmth_to_colours
+from comfyui_strata.imaging.encodings.flow import flow_to_colours
+from comfyui_strata.imaging.encodings.layers import decode
+from comfyui_strata.imaging.files import clips
+from comfyui_strata.imaging.files.clips import count_frames, read_clip, write_clip
 from comfyui_strata.tests.disks import disk_of
 
 RATE = Fraction(24000, 1001)

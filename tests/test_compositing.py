@@ -7,14 +7,21 @@ import pytest
 import torch
 import torch.nn.functional
 
-from comfyui_strata.imaging.alpha_video import write_alpha_video
 from comfyui_strata.imaging.colour import LINEAR, linear_to_srgb, luminance, srgb_to_linear
-from comfyui_strata.imaging.composite import OPERATORS, PREMULTIPLIED, STRAIGHT, over, premultiply, unpremultiply
-from comfyui_strata.imaging.decontaminate import decontaminate, decontaminated, extended
-from comfyui_strata.imaging.despill import SCREENS, despill, despill_clip, spill
-from comfyui_strata.imaging.layer_stack import Layer, composite
-from comfyui_strata.imaging.read_alpha_video import read_alpha_video
-from comfyui_strata.imaging.transform import Move, place
+from comfyui_strata.imaging.compositing.composite import (
+    OPERATORS,
+    PREMULTIPLIED,
+    STRAIGHT,
+    over,
+    premultiply,
+    unpremultiply,
+)
+from comfyui_strata.imaging.compositing.decontaminate import decontaminate, decontaminated, extended
+from comfyui_strata.imaging.compositing.despill import SCREENS, despill, despill_clip, spill
+from comfyui_strata.imaging.compositing.layer_stack import Layer, composite
+from comfyui_strata.imaging.compositing.transform import Move, place
+from comfyui_strata.imaging.files.alpha_video import write_alpha_video
+from comfyui_strata.imaging.files.read_alpha_video import read_alpha_video
 from comfyui_strata.training.scenes import render
 
 

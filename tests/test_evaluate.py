@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from comfyui_strata.cli import main
-from comfyui_strata.imaging.clips import read_clip, write_clip
-from comfyui_strata.imaging.layers import decode
+from comfyui_strata.imaging.encodings.layers import decode
+from comfyui_strata.imaging.files.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
 from comfyui_strata.joint.families import ALPHA, FAMILIES, INTRINSIC, parse_task, tasks, vary
 from comfyui_strata.joint.transformer import Host

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.guided import _local_lines, albedo_by_ratio, guided_upsample, inconsistency
-from comfyui_strata.imaging.normal_maps import decode_normals, encode_normals
-from comfyui_strata.imaging.plate_size import GUIDED, RATIO, layers_at_plate_size
+from comfyui_strata.imaging.encodings.normal_maps import decode_normals, encode_normals
+from comfyui_strata.imaging.sizes.guided import _local_lines, albedo_by_ratio, guided_upsample, inconsistency
+from comfyui_strata.imaging.sizes.plate_size import GUIDED, RATIO, layers_at_plate_size
 from comfyui_strata.training.scenes import render
 
 SEEDS = (0, 4, 9)

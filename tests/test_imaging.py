@@ -9,9 +9,9 @@ from PIL import Image
 from comfyui_strata.imaging.atomic import replace_file
 from comfyui_strata.imaging.checks import check_pixels
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.contact_sheet import contact_sheet
-from comfyui_strata.imaging.fit import Fit, common_fit
-from comfyui_strata.imaging.layers import as_mask, decode, encode
+from comfyui_strata.imaging.encodings.layers import as_mask, decode, encode
+from comfyui_strata.imaging.sizes.fit import Fit, common_fit
+from comfyui_strata.imaging.viewing.contact_sheet import contact_sheet
 
 SIZES = [(1, 16, 16), (1, 1, 1), (2, 17, 31), (4, 33, 16), (5, 16, 48), (6, 15, 50), (21, 40, 24)]
 CELLS = [8, 16]  # pixels: Wan 2.1's, Wan 2.2's

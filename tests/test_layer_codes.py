@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from comfyui_strata.imaging import depth_forms, flow_forms
-from comfyui_strata.imaging.depth import colours_to_depth, depth_to_colours
-from comfyui_strata.imaging.depth_forms import DepthForm
-from comfyui_strata.imaging.flow import colours_to_flow, flow_to_colours
-from comfyui_strata.imaging.flow_forms import FlowForm
-from comfyui_strata.imaging.layers import decode
-from comfyui_strata.imaging.segmentation import (
+from comfyui_strata.imaging.encodings import depth_forms, flow_forms
+from comfyui_strata.imaging.encodings.depth import colours_to_depth, depth_to_colours
+from comfyui_strata.imaging.encodings.depth_forms import DepthForm
+from comfyui_strata.imaging.encodings.flow import colours_to_flow, flow_to_colours
+from comfyui_strata.imaging.encodings.flow_forms import FlowForm
+from comfyui_strata.imaging.encodings.layers import decode
+from comfyui_strata.imaging.encodings.segmentation import (
     colours_to_ids,
     id_shares,
     ids_to_colours,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_strata.imaging import exr_file, versions
-from comfyui_strata.imaging.deep_stills import SUFFIXES, is_whole_still, still_bytes
-from comfyui_strata.imaging.layer_delivery import save_exr, save_stills
-from comfyui_strata.imaging.layer_exr import Delivery
-from comfyui_strata.imaging.read_layer_exr import read_layers
-from comfyui_strata.imaging.versions import first_number, frames_at
+from comfyui_strata.imaging.files import exr_file, versions
+from comfyui_strata.imaging.files.deep_stills import SUFFIXES, is_whole_still, still_bytes
+from comfyui_strata.imaging.files.layer_delivery import save_exr, save_stills
+from comfyui_strata.imaging.files.layer_exr import Delivery
+from comfyui_strata.imaging.files.read_layer_exr import read_layers
+from comfyui_strata.imaging.files.versions import first_number, frames_at
 from comfyui_strata.tests.disks import disk_of, files_in
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from comfyui_strata.imaging.colour import srgb_to_linear
-from comfyui_strata.imaging.depth import warmth_to_colours
-from comfyui_strata.imaging.exr_file import Part, exr_bytes, read_parts
-from comfyui_strata.imaging.flow import flow_to_colours
-from comfyui_strata.imaging.layer_exr import (
+from comfyui_strata.imaging.encodings.depth import warmth_to_colours
+from comfyui_strata.imaging.encodings.flow import flow_to_colours
+from comfyui_strata.imaging.files.exr_file import Part, exr_bytes, read_parts
+from comfyui_strata.imaging.files.layer_exr import (
     COMPRESSIONS,
     Delivery,
     Window,
@@ -18,9 +18,9 @@ from comfyui_strata.imaging.layer_exr import (
     layer_frame,
     too_bright_for_half,
 )
-from comfyui_strata.imaging.layer_names import DELIVERED, PRESETS, channel_names, find_layers
-from comfyui_strata.imaging.read_layer_exr import read_layers
-from comfyui_strata.imaging.timecode import Timecode
+from comfyui_strata.imaging.files.layer_names import DELIVERED, PRESETS, channel_names, find_layers
+from comfyui_strata.imaging.files.read_layer_exr import read_layers
+from comfyui_strata.imaging.files.timecode import Timecode
 
 OpenEXR = pytest.importorskip("OpenEXR")
 F, H, W = 2, 9, 13

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_strata.imaging.skeleton import draw_skeletons
+from comfyui_strata.imaging.encodings.skeleton import draw_skeletons
 from comfyui_strata.training import metrics
 
 exact = pytest.approx

@@ -5,10 +5,7 @@ import math
 import pytest
 import torch
 
-from comfyui_strata.imaging.camera import pixel_rays, rotation
-from comfyui_strata.imaging.colour_temperature import black_body, black_body_xy
-from comfyui_strata.imaging.ggx import ggx
-from comfyui_strata.imaging.normal_maps import (
+from comfyui_strata.imaging.encodings.normal_maps import (
     decode_normals,
     encode_normals,
     renormalise,
@@ -16,7 +13,10 @@ from comfyui_strata.imaging.normal_maps import (
     rotate_normals,
     turn_green,
 )
-from comfyui_strata.imaging.spherical_harmonics import environment_light, irradiance_from, latlong_directions
+from comfyui_strata.imaging.light.camera import pixel_rays, rotation
+from comfyui_strata.imaging.light.colour_temperature import black_body, black_body_xy
+from comfyui_strata.imaging.light.ggx import ggx
+from comfyui_strata.imaging.light.spherical_harmonics import environment_light, irradiance_from, latlong_directions
 
 
 def unit(*shape, seed=0):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_strata.imaging.islands import island_areas
-from comfyui_strata.imaging.matte import (
+from comfyui_strata.imaging.compositing.islands import island_areas
+from comfyui_strata.imaging.compositing.matte import (
     MatteSettings,
     fill_holes,
     grow,

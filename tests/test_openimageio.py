@@ -5,10 +5,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from comfyui_strata.imaging.exr_file import read_parts
-from comfyui_strata.imaging.layer_exr import COMPRESSIONS, Delivery, Window, layer_frame
-from comfyui_strata.imaging.layer_names import DELIVERED, PRESETS, channel_names
-from comfyui_strata.imaging.timecode import Timecode
+from comfyui_strata.imaging.files.exr_file import read_parts
+from comfyui_strata.imaging.files.layer_exr import COMPRESSIONS, Delivery, Window, layer_frame
+from comfyui_strata.imaging.files.layer_names import DELIVERED, PRESETS, channel_names
+from comfyui_strata.imaging.files.timecode import Timecode
 from comfyui_strata.tests.test_layer_exr import H, W, shot
 
 oiio = pytest.importorskip("OpenImageIO", reason="OpenImageIO is not installed: pip install OpenImageIO")

@@ -186,9 +186,26 @@ def test_joint_imports_nothing_of_ours_and_no_comfyui(path):
         assert module.split(".")[0] not in ("comfy", "comfy_api", "folder_paths", "nodes"), f"needs ComfyUI's {module}"
 
 
+def own_imports(path: Path) -> list[tuple[str, ...]]:
+    """The relative imports of a file as paths from the package's root: `from ..colour import x` of
+    imaging/files/exr.py is ("imaging", "colour")."""
+    here = path.relative_to(REPO).parts[:-1]
+    return [(*here[:len(here) + 1 - level], *module.split(".")) for level, module in imports(path) if level]
+
+
 @pytest.mark.parametrize("folder", ["imaging", "model_loaders"])
 def test_imports_point_down_the_house(folder):
-    above = {"cli", "nodes", "comfy_host", "training"}
-    for path in (REPO / folder).glob("*.py"):
-        reached = {module.split(".")[0] for level, module in imports(path) if level == 2}
+    above = {"cli", "nodes", "comfy_host", "standalone", "training"}
+    for path in (REPO / folder).rglob("*.py"):
+        reached = {module[0] for module in own_imports(path)}
         assert not reached & above, f"{relative(path)} imports {reached & above}"
+
+
+@pytest.mark.parametrize("folder", [name for name in FOLDERS if name == "imaging" or name.startswith("imaging/")])
+def test_the_packages_of_imaging_form_no_circle(folder):
+    below = {"files": {"compositing", "encodings"}, "sizes": {"encodings"}, "viewing": {"encodings"}}
+    packages = {name.partition("/")[2] for name in FOLDERS if name.startswith("imaging/")}
+    package = folder.partition("/")[2]
+    for path in (REPO / folder).glob("*.py"):
+        reached = {module[1] for module in own_imports(path) if module[0] == "imaging"} & packages
+        assert reached <= {package} | below.get(package, set()), f"{relative(path)} imports {reached}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.rebuild import fit_irradiance, rebuild_clip
+from comfyui_strata.imaging.light.rebuild import fit_irradiance, rebuild_clip
 from comfyui_strata.training.scenes import render
 
 

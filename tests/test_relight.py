@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from comfyui_strata.imaging.camera import pixel_rays
 from comfyui_strata.imaging.colour import linear_to_srgb, srgb_to_linear
-from comfyui_strata.imaging.lights import DirectionalLight, EnvironmentLight, PointLight, SpotLight
-from comfyui_strata.imaging.normal_maps import decode_normals, encode_normals
-from comfyui_strata.imaging.relight import Gloss, Relight, limited_ratio, relight_clip
-from comfyui_strata.imaging.spherical_harmonics import environment_light, latlong_directions
+from comfyui_strata.imaging.encodings.normal_maps import decode_normals, encode_normals
+from comfyui_strata.imaging.light.camera import pixel_rays
+from comfyui_strata.imaging.light.lights import DirectionalLight, EnvironmentLight, PointLight, SpotLight
+from comfyui_strata.imaging.light.relight import Gloss, Relight, limited_ratio, relight_clip
+from comfyui_strata.imaging.light.spherical_harmonics import environment_light, latlong_directions
 from comfyui_strata.training import scenes
 from comfyui_strata.training.rendering.lights import Sun
 from comfyui_strata.training.rendering.staging import stage

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from comfyui_strata.imaging.densepose import picture_to_iuv
-from comfyui_strata.imaging.depth import colours_to_depth, depth_to_colours
-from comfyui_strata.imaging.flow import colours_to_flow
-from comfyui_strata.imaging.segmentation import colours_to_ids, palette
-from comfyui_strata.imaging.skeleton import dot_radius
+from comfyui_strata.imaging.encodings.densepose import picture_to_iuv
+from comfyui_strata.imaging.encodings.depth import colours_to_depth, depth_to_colours
+from comfyui_strata.imaging.encodings.flow import colours_to_flow
+from comfyui_strata.imaging.encodings.segmentation import colours_to_ids, palette
+from comfyui_strata.imaging.encodings.skeleton import dot_radius
 from comfyui_strata.joint.families import INTRINSIC
 from comfyui_strata.joint.streams import Role, StreamSpec, Task
 from comfyui_strata.training.evaluate import Plan, Texts, evaluate

@@ -1,9 +1,9 @@
-"""Shots of any size and length for a captioner: `imaging.shot_windows`."""
+"""Shots of any size and length for a captioner: `imaging.sizes.shot_windows`."""
 
 import pytest
 import torch
 
-from comfyui_strata.imaging.shot_windows import choose_frames, fit_clip, merge_captions, windows
+from comfyui_strata.imaging.sizes.shot_windows import choose_frames, fit_clip, merge_captions, windows
 
 
 def ramp(height, width, frames=1):

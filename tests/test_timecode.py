@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from comfyui_strata.imaging.timecode import Timecode, exact_rate
+from comfyui_strata.imaging.files.timecode import Timecode, exact_rate
 
 NTSC = Fraction(30000, 1001)
 

@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from comfyui_strata.cli import main
-from comfyui_strata.imaging.clips import write_clip
+from comfyui_strata.imaging.files.clips import write_clip
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, vary
 from comfyui_strata.joint.streams import Role
 from comfyui_strata.joint.variants import Variant

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from comfyui_strata.imaging.clips import read_clip, write_clip
 from comfyui_strata.imaging.colour import linear_to_srgb
+from comfyui_strata.imaging.files.clips import read_clip, write_clip
 from comfyui_strata.joint.families import ALPHA, INTRINSIC
 from comfyui_strata.model_loaders.vae import load_vae
 from comfyui_strata.tests.tiny_files import write_tiny_vae

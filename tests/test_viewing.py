@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_strata.imaging.contact_sheet import draw_sheet
-from comfyui_strata.imaging.viewer_file import KINDS, viewer_name, write_viewer_file
-from comfyui_strata.imaging.wipe import SWEEPS, wipe
+from comfyui_strata.imaging.viewing.contact_sheet import draw_sheet
+from comfyui_strata.imaging.viewing.viewer_file import KINDS, viewer_name, write_viewer_file
+from comfyui_strata.imaging.viewing.wipe import SWEEPS, wipe
 from comfyui_strata.joint.families import FAMILIES
 
 

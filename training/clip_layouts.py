@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..imaging.clips import EXR, STILLS, VIDEOS
+from ..imaging.files.clips import EXR, STILLS, VIDEOS
 from ..joint.streams import Family
 from ..model_loaders.safetensors_file import name_some
 

@@ -12,10 +12,10 @@ from typing import Protocol
 from torch import Tensor
 from tqdm import tqdm
 
-from ..imaging.clips import EXR, STILLS, read_clip
-from ..imaging.fit import common_fit, still_to_clip
-from ..imaging.layers import decode
-from ..imaging.shot_windows import fit_clip
+from ..imaging.encodings.layers import decode
+from ..imaging.files.clips import EXR, STILLS, read_clip
+from ..imaging.sizes.fit import common_fit, still_to_clip
+from ..imaging.sizes.shot_windows import fit_clip
 from ..joint.streams import Family
 from .clip_layouts import Listing, find_clips, printable
 from .scenes import VERSION

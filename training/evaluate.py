@@ -18,8 +18,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..imaging.fit import Fit
-from ..imaging.layers import decode, encode
+from ..imaging.encodings.layers import decode, encode
+from ..imaging.sizes.fit import Fit
 from ..joint.sampling import Engine, initial_noise, sample, sample_text, sample_with_text
 from ..joint.sampling import Texts as Branches
 from ..joint.streams import Family, Task

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from ..imaging.colour import linear_to_srgb
-from ..imaging.densepose import iuv_to_picture
-from ..imaging.depth import depth_to_colours
-from ..imaging.flow import flow_to_colours
-from ..imaging.segmentation import ids_to_colours
-from ..imaging.skeleton import draw_skeletons
+from ..imaging.encodings.densepose import iuv_to_picture
+from ..imaging.encodings.depth import depth_to_colours
+from ..imaging.encodings.flow import flow_to_colours
+from ..imaging.encodings.segmentation import ids_to_colours
+from ..imaging.encodings.skeleton import draw_skeletons
 from .scenes import Shot
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..imaging.atomic import replace_file
-from ..imaging.contact_sheet import contact_sheet
-from ..imaging.layers import decode
+from ..imaging.encodings.layers import decode
+from ..imaging.viewing.contact_sheet import contact_sheet
 from ..joint.sampling import Engine, Texts, initial_noise, sample, sample_text
 from ..joint.streams import Family, Role, Task
 from ..joint.text_flow import caption_solver, random_tokens, text_grid

@@ -12,10 +12,10 @@ from functools import partial
 
 from torch import Tensor
 
-from ..imaging.densepose import picture_to_iuv
-from ..imaging.depth import colours_to_depth
-from ..imaging.flow import colours_to_flow
-from ..imaging.segmentation import colours_to_ids, palette
+from ..imaging.encodings.densepose import picture_to_iuv
+from ..imaging.encodings.depth import colours_to_depth
+from ..imaging.encodings.flow import colours_to_flow
+from ..imaging.encodings.segmentation import colours_to_ids, palette
 from ..joint.streams import Task
 from . import metrics
 

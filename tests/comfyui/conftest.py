@@ -41,8 +41,8 @@ def shrink_alpha(source: Path, target: Path, frames: int = 6, width: int = 64) -
     """`shrink` for a clip with alpha, which keeps it."""
     import torch
 
-    from comfyui_strata.imaging.alpha_video import write_alpha_video
-    from comfyui_strata.imaging.read_alpha_video import read_alpha_video
+    from comfyui_strata.imaging.files.alpha_video import write_alpha_video
+    from comfyui_strata.imaging.files.read_alpha_video import read_alpha_video
 
     clip = read_alpha_video(source)
     pictures = torch.cat([clip.images, clip.alpha[..., None]], -1)[:frames].movedim(-1, 1)

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_strata.imaging.densepose import BODY
-from comfyui_strata.imaging.densepose_forms import part_colours
-from comfyui_strata.imaging.flow import colours_to_flow
-from comfyui_strata.imaging.segmentation import palette
+from comfyui_strata.imaging.encodings.densepose import BODY
+from comfyui_strata.imaging.encodings.densepose_forms import part_colours
+from comfyui_strata.imaging.encodings.flow import colours_to_flow
+from comfyui_strata.imaging.encodings.segmentation import palette
 from comfyui_strata.tests.comfyui.conftest import ODD_NAME
 from comfyui_strata.tests.comfyui.graphs import read_pictures
 from comfyui_strata.tests.comfyui.live import ComfyError

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from comfyui_strata.imaging.clips import read_clip
+from comfyui_strata.imaging.files.clips import read_clip
 from comfyui_strata.joint.families import INTRINSIC, parse_task
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone.layers import Job, run

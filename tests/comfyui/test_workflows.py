@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comfyui_strata.imaging.clips import read_clip
-from comfyui_strata.imaging.read_alpha_video import read_alpha_video
-from comfyui_strata.imaging.read_layer_exr import read_layers
-from comfyui_strata.imaging.versions import frames_at
+from comfyui_strata.imaging.files.clips import read_clip
+from comfyui_strata.imaging.files.read_alpha_video import read_alpha_video
+from comfyui_strata.imaging.files.read_layer_exr import read_layers
+from comfyui_strata.imaging.files.versions import frames_at
 from comfyui_strata.model_loaders.find_comfyui import comfyui_python
 from comfyui_strata.tests.comfyui.conftest import BACKBONE, BACKBONE_VIGU, ODD_NAME
 from comfyui_strata.tests.comfyui.graphs import (

@@ -1,7 +1,7 @@
 """Skeletons and DensePose against the truth.
 
 F frames, S people, P points, 18 joints. Joints are [F, S, 18, 2] in pixels with visible [F, S, 18]; IUV fields are
-[F, H, W, 3]: see `imaging.skeleton` and `imaging.densepose`.
+[F, H, W, 3]: see `imaging.encodings.skeleton` and `imaging.encodings.densepose`.
 """
 
 import math
@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from ...imaging.densepose import check_iuv
-from ...imaging.skeleton import COLOURS, JOINTS, dot_radius
+from ...imaging.encodings.densepose import check_iuv
+from ...imaging.encodings.skeleton import COLOURS, JOINTS, dot_radius
 from .checks import best_pairs, check_layer, check_same_size, require_some, skimage
 
 _CLOSE = 0.2  # of the true person's size
@@ -23,7 +23,7 @@ def read_dots(images: Tensor) -> tuple[Tensor, Tensor]:
 
     Every connected spot (8 neighbours) of a joint's colour is a point, at its mean, if it has a quarter of a dot's
     area. Which points belong to one person is not read: the P of a joint are in no order. Dots of one joint that touch
-    are read as one. `imaging.skeleton.read_joints` reads one person and takes all spots together.
+    are read as one. `imaging.encodings.skeleton.read_joints` reads one person and takes all spots together.
     """
     images = check_layer("The skeleton drawing", images, (3,)).cpu()
     least = _LEAST * math.pi * dot_radius(*images.shape[1:3]) ** 2
@@ -104,9 +104,9 @@ def densepose_errors(predicted: Tensor, truth: Tensor) -> dict[str, float]:
     "uv": the mean of |u_p - u_t| and |v_p - v_t| over the pixels where both have the same part of a person (no unit,
     0..1, lower is better), NaN where they nowhere do.
 
-    predicted, truth: IUV fields [F, H, W, 3]. Raises ValueError as `imaging.densepose.check_iuv` and for shapes that
-    differ, NothingToMeasure without true people. Source: the part segmentation and the UV regression of Gueler et al.
-    2018 (DensePose), measured per pixel; its own GPS needs the surface of a body model.
+    predicted, truth: IUV fields [F, H, W, 3]. Raises ValueError as `imaging.encodings.densepose.check_iuv` and for
+    shapes that differ, NothingToMeasure without true people. Source: the part segmentation and the UV regression of
+    Gueler et al. 2018 (DensePose), measured per pixel; its own GPS needs the surface of a body model.
     """
     check_same_size("predicted DensePose field", predicted, "true DensePose field", truth)
     check_iuv(predicted)

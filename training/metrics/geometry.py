@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ...imaging.segmentation import colours_to_ids
+from ...imaging.encodings.segmentation import colours_to_ids
 from .checks import best_pairs, check_layer, check_pair, require_some, scale_fit, select
 
 _ANGLES = (11.25, 22.5, 30.0)  # degrees

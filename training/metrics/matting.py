@@ -13,7 +13,7 @@ import torch.nn.functional
 from torch import Tensor
 
 from ...imaging.colour import srgb_to_linear
-from ...imaging.layers import as_mask
+from ...imaging.encodings.layers import as_mask
 from .checks import check_layer, check_same_size, skimage
 
 

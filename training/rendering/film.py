@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...imaging.colour import linear_to_srgb
-from ...imaging.composite import over
+from ...imaging.compositing.composite import over
 from .camera import camera_rays, pixel_grid, project
 from .shading import Exposure, radiance
 from .shapes import ROUND, Shapes, trace

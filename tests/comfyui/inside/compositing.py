@@ -14,7 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ....imaging.colour import LINEAR, convert_colours, linear_to_srgb, srgb_to_linear
-from ....imaging.composite import PREMULTIPLIED, STRAIGHT, over
+from ....imaging.compositing.composite import PREMULTIPLIED, STRAIGHT, over
 from ....nodes.alpha_video import AS_STATED, LoadAlphaVideo, SaveAlphaVideo
 from ....nodes.colour_space import ENVIRONMENT, ColourSpaceNode
 from ....nodes.compositor import Compositor, MakeCompLayer

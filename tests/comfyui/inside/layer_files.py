@@ -12,9 +12,9 @@ import torch
 from comfy_api.latest import InputImpl, Types, io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ....imaging.alpha_video import CODECS
 from ....imaging.colour import SPACES
-from ....imaging.versions import frames_at
+from ....imaging.files.alpha_video import CODECS
+from ....imaging.files.versions import frames_at
 from ....nodes.alpha_video import AS_STATED, LoadAlphaVideo, SaveAlphaVideo
 from ....nodes.colours import SRGB
 from ....nodes.layer_exr import ALPHA_MASK, AS_STORED, COLOURS, OUTPUTS, LoadLayersExr, SaveLayersExr

@@ -1,0 +1,1 @@
+"""Layers over one another, and what is done to foregrounds and mattes before: scene-linear light."""

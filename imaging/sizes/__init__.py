@@ -1,0 +1,1 @@
+"""Between the size and length of a shot and those that models take or make."""
