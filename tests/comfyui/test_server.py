@@ -74,13 +74,17 @@ def pictures(comfy, run, node: str) -> np.ndarray:
 # The nodes as ComfyUI shows them ------------------------------------------------------------------------------------
 
 
+LISTS = {"StrataLoadLayers": "adapters", "StrataLoadWords": "encoder", "StrataLoadAlphaVideo": "file"}  # of files
+
+
 def snapshot(object_info: dict) -> dict:
-    """What /object_info says of our nodes, without what depends on the machine: model files, the folder's name."""
+    """What /object_info says of our nodes, without what depends on the machine: lists of files, the folder's name."""
     ours = {}
     for name in sorted(name for name in object_info if name.startswith("Strata")):
         ours[name] = {key: value for key, value in object_info[name].items() if key != "python_module"}
     ours = json.loads(json.dumps(ours))
-    ours["StrataLoadLayers"]["input"]["required"]["adapters"][1]["options"] = ["(files)"]
+    for node, name in LISTS.items():
+        ours[node]["input"]["required"][name][1]["options"] = ["(files)"]
     return ours
 
 
