@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from comfyui_strata.imaging.files import exr_file, versions
-from comfyui_strata.imaging.files.deep_stills import SUFFIXES, is_whole_still, still_bytes
+from comfyui_strata.imaging.files.deep_stills import SUFFIXES, still_bytes, still_shape
 from comfyui_strata.imaging.files.layer_delivery import save_exr, save_stills
 from comfyui_strata.imaging.files.layer_exr import Delivery
 from comfyui_strata.imaging.files.read_layer_exr import read_layers
@@ -73,10 +73,23 @@ def test_going_on_keeps_whole_frames_and_writes_the_others(tmp_path):
     assert torch.equal(clip.layers["alpha"][..., :1], layers()["alpha"])
 
 
-def test_a_frame_with_other_channels_or_another_size_is_not_whole(tmp_path):
-    exr(tmp_path)
-    assert exr(tmp_path, {"rgb": layers()["rgb"]}, version=1).written == 3
-    assert exr(tmp_path, {"rgb": layers(size=6)["rgb"]}, version=1).written == 3
+@pytest.mark.parametrize("other", [{"rgb": layers()["rgb"]}, layers(size=6)], ids=["layers", "size"])
+def test_another_clip_is_not_written_over_a_version(tmp_path, other):
+    frames = frames_at(exr(tmp_path).folder, ".exr")
+    before = [frame.read_bytes() for frame in frames]
+    with pytest.raises(ValueError, match="sh010_v001.1001.exr is there already, with other layers or of another size"):
+        exr(tmp_path, other, version=1)
+    assert [frame.read_bytes() for frame in frames] == before
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nor_are_stills(tmp_path, suffix):
+    done = save_stills({"rgb": layers()["rgb"]}, suffix, tmp_path, "sh010")
+    before = {path: path.read_bytes() for path in done.folder.rglob(f"*{suffix}")}
+    assert save_stills({"rgb": layers()["rgb"]}, suffix, tmp_path, "sh010", version=1).kept == len(before) == 3
+    with pytest.raises(ValueError, match="is there already, with other layers or of another size"):
+        save_stills({"rgb": layers(size=6)["rgb"]}, suffix, tmp_path, "sh010", version=1)
+    assert {path: path.read_bytes() for path in done.folder.rglob(f"*{suffix}")} == before
 
 
 def test_going_on_with_a_longer_version_is_refused(tmp_path):
@@ -184,7 +197,8 @@ def test_stills_hold_16_bits(suffix, channels):
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
     assert codes.dtype == np.uint16
     assert np.abs(codes.reshape(7, 11, -1)[..., order] / 65535 - picture.numpy()).max() <= 0.51 / 65535
-    assert is_whole_still(data) and not is_whole_still(data[: len(data) // 2]) and not is_whole_still(b"")
+    assert still_shape(data) == (7, 11, channels)
+    assert still_shape(data[: len(data) // 2]) is None and still_shape(b"") is None
 
 
 def test_every_layer_has_a_folder_and_png_holds_the_graph(tmp_path):

@@ -44,14 +44,14 @@ def still_bytes(picture: Tensor, suffix: str, texts: Mapping[str, str] | None = 
     return data
 
 
-def is_whole_still(data: bytes) -> bool:
-    """Whether the bytes decode as one picture to its last row."""
+def still_shape(data: bytes) -> tuple[int, int, int] | None:
+    """Height, width and channels of the picture that the bytes decode to; None unless they do, to its last row."""
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
+            return picture.height, picture.width, len(picture.getbands())
     except (OSError, ValueError, SyntaxError):  # what Pillow raises of damaged files, by their format
-        return False
-    return True
+        return None
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:

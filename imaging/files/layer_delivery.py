@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..atomic import cannot_write
-from .deep_stills import is_whole_still, still_bytes
+from .deep_stills import still_bytes, still_shape
 from .exr_file import exr_bytes
 from .layer_exr import Delivery, check_layers, is_frame, layer_parts, too_bright_for_half
 from .layer_names import DELIVERED
@@ -18,6 +18,7 @@ from .versions import (
     check_no_other_frames,
     frame_name,
     new_version_folder,
+    of_another_clip,
     version_name,
     write_frames,
 )
@@ -49,8 +50,8 @@ def save_exr(
 
     version: 0 makes a new one; another goes on with it, keeping the frames of it that are whole. A still goes with
     every frame of a clip. after_frame: called once a frame. Raises ValueError in one sentence for layers that
-    `check_layers` refuses, OSError for a disk that refuses (finished frames stay, nothing half-written does),
-    ImportError without the OpenEXR library.
+    `check_layers` refuses and for a version that holds another clip's frames, OSError for a disk that refuses (finished
+    frames stay, nothing half-written does), ImportError without the OpenEXR library.
     """
     frames, _, _ = check_layers(layers)
     wide = too_bright_for_half(layers, delivery)
@@ -120,7 +121,8 @@ def _names(stem: str, first: int, count: int, suffix: str) -> list[str]:
 
 def _still_jobs(layer: str, images: Tensor, names: list[str], suffix: str, texts) -> Iterator:
     for name, image in zip(names, images):
-        yield name, partial(still_bytes, _as_still(layer, image), suffix, texts), _is_still
+        still = _as_still(layer, image)
+        yield name, partial(still_bytes, still, suffix, texts), partial(_is_still, shape=tuple(still.shape))
 
 
 def _as_still(layer: str, image: Tensor) -> Tensor:
@@ -128,8 +130,11 @@ def _as_still(layer: str, image: Tensor) -> Tensor:
     return image[..., :3].mean(dim=-1, keepdim=True) if DELIVERED[layer] == "mask" else image
 
 
-def _is_still(path: Path) -> bool:
-    return is_whole_still(path.read_bytes())
+def _is_still(path: Path, shape: tuple[int, int, int]) -> bool:
+    there = still_shape(path.read_bytes())
+    if there not in (None, shape):
+        raise of_another_clip(path)
+    return there is not None
 
 
 def _open_version(parent: Path, name: str, version: int) -> tuple[Path, int]:

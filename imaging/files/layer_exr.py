@@ -22,6 +22,7 @@ from ..frames import common_size
 from .exr_file import HALF_MAX, Part, exr_bytes, exr_library, read_parts
 from .layer_names import DELIVERED, channel_names
 from .timecode import Timecode
+from .versions import of_another_clip
 
 # zip: blocks of 16 lines; zips: single lines, which Nuke reads fastest; piz: for grain; dwaa: lossy, for colour alone.
 COMPRESSIONS = ("zip", "zips", "piz", "dwaa")
@@ -143,15 +144,20 @@ def layer_frame(layers: Mapping[str, Tensor], delivery: Delivery, number: int, w
 
 
 def is_frame(path: Path, parts: Sequence[Part]) -> bool:
-    """Whether a whole file with the channels and windows of these parts lies there."""
+    """Whether a whole file with the channels and size of these parts lies there.
+
+    Raises ValueError in one sentence for a whole file with others: it is of another clip."""
     try:
         there = read_parts(path)
     except (ValueError, OSError):
         return False
     size = next(iter(parts[0].channels.values())).shape
-    return [set(part.channels) for part in there] == [set(part.channels) for part in parts] and all(
+    same = [set(part.channels) for part in there] == [set(part.channels) for part in parts] and all(
         next(iter(part.channels.values())).shape == size for part in there
     )
+    if not same:
+        raise of_another_clip(path)
+    return True
 
 
 def _peak(images: Tensor, encoded: bool) -> float:

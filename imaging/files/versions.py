@@ -67,7 +67,8 @@ def write_frames(
     """Write frames into `folder` one after another, each whole or not at all; yields for each whether it was written.
 
     frames: the name of each, what makes its bytes, and whether a file that is there already is that frame, whole;
-    such a frame is kept, so that an interrupted delivery goes on where it ended. Raises OSError in one sentence.
+    such a frame is kept, so that an interrupted delivery goes on where it ended. Raises OSError in one sentence, and
+    what the last of the three raises.
     """
     for name, make, is_whole in frames:
         path = folder / name
@@ -75,6 +76,14 @@ def write_frames(
         if missing:
             replace_file(path, make())
         yield missing
+
+
+def of_another_clip(frame: Path) -> ValueError:
+    """What to raise where a whole frame lies that is none of the clip that is to be written."""
+    return ValueError(
+        f"{frame} is there already, with other layers or of another size than this clip; choose version 0 for a new "
+        "version."
+    )
 
 
 def check_no_other_frames(folder: Path, names: Iterable[str]) -> None:
