@@ -157,7 +157,10 @@ def vary(family: Family, variant: Variant) -> Family:
     that this family does not have."""
     if family.variant != Variant():
         raise ValueError(f"The {family.name} family is a variant already ({family.variant}): vary the published one.")
-    choices = ADAPTER_CHOICES if family.file_adapters else PRESENCE_CHOICES if family.present else {}
+    unused = [name for name in family.file_adapters if name not in {stream.adapter for stream in family.streams}]
+    choices = dict(ADAPTER_CHOICES if family.file_adapters else PRESENCE_CHOICES if family.present else {})
+    if not unused:
+        choices.pop("plate", None)
     for name in variant.changes():
         if name not in choices:
             raise ValueError(f"The {family.name} family has no {name} to choose"
@@ -165,6 +168,9 @@ def vary(family: Family, variant: Variant) -> Family:
     if variant.adapters == "shared":
         family = replace(family, streams=tuple(replace(stream, adapter=SHARED) for stream in family.streams),
                          file_adapters=(SHARED,), ffn_adapter=SHARED)
+    if variant.plate == "own":
+        family = replace(family, streams=tuple(
+            replace(stream, adapter=stream.adapter or unused[0]) for stream in family.streams))
     if variant.ffn == "per_stream":
         family = replace(family, ffn_adapter=None)
     if variant.condition_time == "own":

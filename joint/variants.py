@@ -15,6 +15,7 @@ ADAPTER_CHOICES: dict[str, tuple[str, str]] = {
     "joint": ("attention", "channel_concat"),
     "ffn": ("last", "per_stream"),
     "condition_attention": ("all", "conditions"),
+    "plate": ("bare", "own"),
 }
 # ... and of those whose layers stand beside the picture, some of them absent.
 PRESENCE_CHOICES: dict[str, tuple[str, str]] = {
@@ -37,9 +38,10 @@ class Variant:
     `gating`: a stream's adapters act while it is a TARGET, or "always". `adapters`: one a stream, or one "shared" by
     all. `ffn`: the feed-forward adapter of the stream that was injected "last" acts on every row, as published, or
     that of each stream on its own tokens, gated like its attention adapters ("per_stream"). `condition_attention`:
-    conditions attend to "all", or to "conditions" only: their keys and values are then the same at every step. `joint`:
-    streams meet in "attention", or lie along the channels of one sequence ("channel_concat", see `channels.py`), in
-    which there are no tokens of one stream to adapt, gate or attend apart.
+    conditions attend to "all", or to "conditions" only: their keys and values are then the same at every step.
+    `plate`: the plate of `alpha` runs on the "bare" backbone, as published, or the adapter that its file holds for it
+    acts ("own"). `joint`: streams meet in "attention", or lie along the channels of one sequence ("channel_concat", see
+    `channels.py`), in which there are no tokens of one stream to adapt, gate or attend apart.
 
     Of UnityVideo, whose published weights and paper differ (specs/unityvideo.md A1): `condition_time`: the network is
     told the time of the "targets" of what is given (the release), or its "own", 0 (the paper). `modulation`: the rows
@@ -56,6 +58,7 @@ class Variant:
     joint: str = "attention"
     ffn: str = "last"
     condition_attention: str = "all"
+    plate: str = "bare"
     condition_time: str = "targets"
     modulation: str = "shared"
     together: str = "two"
@@ -70,6 +73,9 @@ class Variant:
         if self.joint == "channel_concat" and self.changes() != ONE_SEQUENCE:
             raise ValueError("joint = channel_concat puts all streams into one sequence, so it goes with gating = "
                              f"always, adapters = shared, ffn = last and condition_attention = all, not {self}.")
+        if self.plate == "own" and self.adapters == "shared":
+            raise ValueError("plate = own goes with adapters = per_stream: an adapter that all streams share acts on "
+                             "the plate as well.")
 
     def __str__(self) -> str:
         """What is not as published, such as "gating = always, ffn = per_stream"."""

@@ -109,6 +109,11 @@ def test_vigu_has_three_tasks():
 def test_choices_belong_to_their_families():
     with pytest.raises(ValueError, match="unity family has no gating to choose; its choices are condition_time"):
         vary(UNITY, Variant(gating="always"))
+    with pytest.raises(ValueError, match="intrinsic family has no plate to choose; its choices are gating, adapters"):
+        vary(INTRINSIC, Variant(plate="own"))
+    with pytest.raises(ValueError, match="plate = own goes with adapters = per_stream"):
+        Variant(plate="own", adapters="shared")
+    assert vary(ALPHA, Variant(plate="own")).stream("rgb").adapter == "com"
     with pytest.raises(ValueError, match="intrinsic family has no together"):
         vary(INTRINSIC, Variant(together="all"))
     with pytest.raises(ValueError, match="vigu family has no ffn to choose"):

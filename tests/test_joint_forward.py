@@ -13,7 +13,19 @@ from comfyui_strata.joint.rope import GridOptions, axis_sizes, grid_rope, rotate
 from comfyui_strata.joint.streams import Role
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.joint.variants import Variant
-from comfyui_strata.tests.toys import CONFIG, GRID, A, C, T, forward, toy_bank, toy_context, toy_latents, toy_model
+from comfyui_strata.tests.toys import (
+    CONFIG,
+    GRID,
+    A,
+    C,
+    T,
+    forward,
+    toy_bank,
+    toy_context,
+    toy_latents,
+    toy_model,
+    written,
+)
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -109,11 +121,10 @@ def test_every_task_equals_the_plain_formula(family, gates):
             torch.testing.assert_close(ours[row], velocity, rtol=1e-6, atol=1e-6)  # RoPE is float32 by design
 
 
-@pytest.mark.parametrize("variant", [
+@pytest.mark.parametrize(("published", "variant"), [(family, variant) for family in (INTRINSIC, ALPHA) for variant in (
     Variant(gating="always"), Variant(adapters="shared"), Variant(ffn="per_stream"),
     Variant(condition_attention="conditions"), Variant("always", "shared", "attention", "per_stream", "conditions"),
-], ids=str)
-@pytest.mark.parametrize("published", [INTRINSIC, ALPHA], ids=lambda f: f.name)
+)] + [(ALPHA, Variant(plate="own"))], ids=written)
 def test_every_variant_equals_the_plain_formula(published, variant):
     family = vary(published, variant)
     model, bank, latents = toy_model(), toy_bank(family), toy_latents()

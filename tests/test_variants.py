@@ -38,6 +38,7 @@ from comfyui_strata.tests.toys import (
     toy_context,
     toy_latents,
     toy_model,
+    written,
 )
 from comfyui_strata.training.objective import Draw, Lesson, training_levels, training_loss
 
@@ -45,6 +46,7 @@ CHANNELS = Variant(gating="always", adapters="shared", joint="channel_concat")
 ON_STOCK_WAN = (Variant(gating="always"), Variant(adapters="shared"), Variant(ffn="per_stream"),
                 Variant(condition_attention="conditions"))
 ALL = (*ON_STOCK_WAN, CHANNELS)
+EVERY = [(family, variant) for family in (INTRINSIC, ALPHA) for variant in ALL] + [(ALPHA, Variant(plate="own"))]
 SMALL = WanConfig(dim=128, ffn_dim=64, num_layers=2, num_heads=1, text_dim=32)
 ROLES = (C, T, C, T)
 
@@ -310,8 +312,7 @@ def test_gradients_under_a_checkpoint_are_the_same_and_reach_the_files_own_tenso
     assert learnt == {(a, False) for a in attention} | {(a, True) for a in feed_forward}
 
 
-@pytest.mark.parametrize("variant", [Variant(), *ALL], ids=str)
-@pytest.mark.parametrize("published", [INTRINSIC, ALPHA], ids=lambda f: f.name)
+@pytest.mark.parametrize(("published", "variant"), [(INTRINSIC, Variant()), (ALPHA, Variant()), *EVERY], ids=written)
 def test_a_training_runs_what_its_file_will_hold(published, variant):
     family = vary(published, variant)
     tensors, (model, _) = {k: v.detach() for k, v in published_tensors(family).items()}, network(family)
@@ -326,8 +327,7 @@ def test_a_training_runs_what_its_file_will_hold(published, variant):
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ALL, ids=str)
-@pytest.mark.parametrize("published", [INTRINSIC, ALPHA], ids=lambda f: f.name)
+@pytest.mark.parametrize(("published", "variant"), EVERY, ids=written)
 def test_a_file_says_its_variant(tmp_path, published, variant):
     family = vary(published, variant)
     path = write_tiny_adapters(tmp_path / "a.safetensors", family, SMALL)
@@ -349,6 +349,9 @@ def test_dead_weights_follow_the_variant(tmp_path):
     assert [w.split("LoRA of ")[1].split()[0] for w in load_adapters(path).warnings] == ["'com'", "'com'"]
     path = write_tiny_adapters(tmp_path / "b.safetensors", vary(ALPHA, Variant(adapters="shared")), SMALL, alive=True)
     assert load_adapters(path).warnings == ()
+    path = write_tiny_adapters(tmp_path / "c.safetensors", vary(ALPHA, Variant(plate="own")), SMALL, alive=True)
+    said = [w.split("the ", 1)[1].split(" should")[0] for w in load_adapters(path).warnings]
+    assert said == [f"feed-forward LoRA of '{name}'" for name in ("com", "fgr", "pha")]
 
 
 @pytest.mark.parametrize(("metadata", "sentence"), [

@@ -105,3 +105,8 @@ def forward(model: WanModel, bank: AdapterBank | None, latents: torch.Tensor, ro
         context_index=index or [[0] * len(roles)] * len(latents), experts=experts, wanted=wanted,
         adapters=ActiveAdapters(bank, settings, layout) if bank else None, host=host)
     return dict(zip(layout.outputs, out))
+
+
+def written(value) -> str:
+    """A test's parameter in its id: a family by its name, anything else as it is written."""
+    return value.name if isinstance(value, Family) else str(value)
