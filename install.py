@@ -1,7 +1,7 @@
 """Sets a machine up for Strata. Standard library only; runs from any folder with any Python >= 3.10.
 
     python3 install.py                  what ComfyUI-Manager runs: inside ComfyUI nothing needs installing
-    python3 install.py --demo           .venv, then the main job on a bundled clip: no ComfyUI, no GPU
+    python3 install.py --demo           .venv, then a bundled clip into layers and words: no ComfyUI, no GPU
     python3 install.py --test [-- ...]  .venv, then the tests on several cores; what follows -- goes to pytest
     python3 install.py --dev            .venv for developing, nothing run
     python3 install.py --comfyui PATH   a link to this folder in PATH/custom_nodes
@@ -31,7 +31,8 @@ NAME = "ComfyUI-Strata"  # of the folder in custom_nodes
 DISTRIBUTION = "comfyui-strata"
 UNFINISHED = "strata-unfinished"  # stands in .venv while pip writes there; whoever finds it finds a half-made one
 COPIED = ".copied-from"  # stands in a copy in custom_nodes, where neither link nor junction could be made
-DEMO = ("intrinsic", "R2AIN", "shot.mp4")
+CLIP = "workflows/assets/shot.mp4"
+DEMO = ("R2AIN", "intrinsic"), ("R2PFB", "alpha"), ("R2D", "unity"), ("R2F", "unity"), ("R2S", "unity")
 
 
 class Problem(Exception):
@@ -303,18 +304,18 @@ def make_link(target: Path, root: Path) -> str:
 
 
 def demo(root: Path, python: Path) -> int:
-    """The main job, run as a user runs it. Returns the exit code."""
-    strata = python.with_name("strata.exe" if os.name == "nt" else "strata")
-    family, task, clip = DEMO
-    out = root / "out" / "demo" / task
-    plate = f"rgb={root / 'workflows' / 'assets' / clip}"
-    command = [strata, "run", "--family", family, "--task", task, "--input", plate, "--out", out, "--format", "png"]
-    say(f"\n{task}: strata run --family {family} on workflows/assets/{clip}")
-    code = subprocess.run([str(part) for part in command], cwd=root, check=False).returncode
-    if code:
-        say(f"{task} failed (exit {code}); `strata doctor` says what this machine has.")
-        return code
-    say(f"\nThe layers lie in {out}; look at {out / 'contact_sheet.png'} first.")
+    """What each family is for, run as a user runs it. Returns the exit code."""
+    strata = str(python.with_name("strata.exe" if os.name == "nt" else "strata"))
+    clip, out = str(root / CLIP), root / "out" / "demo"
+    commands = [["run", "--family", family, "--task", task, "--input", f"rgb={clip}", "--out", str(out / task)]
+                for task, family in DEMO]
+    for command in [*commands, ["caption", clip]]:
+        say(f"\nstrata {' '.join(command)}")
+        code = subprocess.run([strata, *command], cwd=root, check=False).returncode
+        if code:
+            say(f"That failed (exit {code}); `strata doctor` says what this machine has.")
+            return code
+    say(f"\nThe layers lie in {out}; look at {out / DEMO[0][0] / 'contact_sheet.png'} first.")
     return 0
 
 
@@ -325,7 +326,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="install.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--demo", action="store_true", help="set up .venv and run the main job on a bundled clip")
+    parser.add_argument("--demo", action="store_true", help="set up .venv and split a bundled clip")
     parser.add_argument("--test", action="store_true", help="set up .venv and run the tests (pytest options after --)")
     parser.add_argument("--dev", action="store_true", help="set up .venv for developing, run nothing")
     parser.add_argument("--comfyui", metavar="PATH", type=Path, help="link this folder into PATH/custom_nodes")

@@ -75,11 +75,11 @@ def run(job: Job, models: ModelSet) -> dict[str, Path]:
     """
     job.check()
     images, rate = _read_inputs(job)
-    fit = common_fit(images, job.task.family.latents.cell) if images else _free_size(job)
-    images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
-
     loaded = load_layer_file(models, job.task.family, job.device)
-    task, family = replace(job.task, family=loaded.family), loaded.family  # the file may hold a variant
+    job = replace(job, task=replace(job.task, family=loaded.family))  # the file may hold a variant
+    task, family = job.task, loaded.family
+    fit = common_fit(images, family.latents.cell) if images else _free_size(job)
+    images = {layer: still_to_clip(image, fit.frames) for layer, image in images.items()}
     ids = _given_text(job, loaded.vocabulary)
     prompts, own, guidance = _embed(job, models)  # before the backbone: the encoder needs the room
     engine, vae = load_engine(models, loaded, job.device, Host(get_attention(job.attention)))

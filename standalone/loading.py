@@ -57,7 +57,8 @@ def embed_prompts(models: ModelSet, family: Family, device: str, prompts: Sequen
     """Embeddings [n, W, E] of prompts, and [1, W, E] by name of the fixed prompts of streams that have one.
 
     The empty prompt and fixed ones never change, so they are taken from beside the layer file, or else from the text
-    encoder and then stored there. Raises ValueError where something needs an encoder and there is none.
+    encoder and then stored there. Raises ValueError where something needs an encoder and there is none, or another
+    one than gave the stored prompts.
     """
     dtype, known = working_dtype(device), stored_prompts(models.adapters)
     fixed = {name: family.stream(name).prompt for name in streams if family.stream(name).prompt}
@@ -80,6 +81,9 @@ def embed_prompts(models: ModelSet, family: Family, device: str, prompts: Sequen
             _store(models, made)
     rows = [embedded[prompt] if prompt else known[""] for prompt in prompts]
     own = {name: known[name].to(device, dtype) for name in fixed}
+    if len(lengths := sorted({row.shape[1] for row in (*rows, *own.values())})) > 1:
+        raise ValueError(f"The prompts are of {lengths[0]} and of {lengths[1]} tokens, because some lie stored beside "
+                         f"'{models.adapters.name}' and are not this text encoder's: take that of the training.")
     return torch.cat([row.to(device, dtype) for row in rows]), own
 
 

@@ -16,7 +16,7 @@ from comfyui_strata.imaging.files.clip_search import search_clips
 from comfyui_strata.imaging.files.clips import write_clip
 from comfyui_strata.imaging.sizes.shot_windows import merge_captions
 from comfyui_strata.joint import sampling
-from comfyui_strata.joint.families import VIGU, parse_task
+from comfyui_strata.joint.families import INTRINSIC, VIGU, parse_task
 from comfyui_strata.joint.sampling import Texts
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.model_loaders.parity.univigu import UniViGUFixture
@@ -24,7 +24,7 @@ from comfyui_strata.model_loaders.safetensors_file import read_header
 from comfyui_strata.standalone import captions as host
 from comfyui_strata.standalone.captions import CAPTIONER, Captioner, CaptionSettings, TextDraw, sidecar_path
 from comfyui_strata.tests.test_cli import clip, strata
-from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae
+from comfyui_strata.tests.tiny_files import copy_bundled, write_tiny_umt5, write_tiny_vae
 from comfyui_strata.tests.tiny_wan import tiny_config, tiny_vocabulary, write_tiny_backbone, write_tiny_layers
 
 pytest.importorskip("tokenizers", reason="vocabularies need tokenizers")
@@ -319,9 +319,9 @@ def test_damaged_models_are_one_sentence(model, video, tmp_path, capsys, change,
     assert not out and err.count("\n") == 1 and "damaged.safetensors" in err and says in err
 
 
-def test_a_model_of_another_family_is_one_sentence(video, capsys):
-    assert strata("caption", video) == 1
-    assert "'tiny' holds no adapters of the vigu family" in capsys.readouterr().err
+def test_a_model_of_another_family_is_one_sentence(video, tmp_path, capsys):
+    assert strata("caption", video, "--model", copy_bundled(tmp_path / "model", INTRINSIC)) == 1
+    assert "model' holds no adapters of the vigu family" in capsys.readouterr().err
 
 
 def test_the_captioner_is_the_family_that_makes_text():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,10 +17,10 @@ from comfyui_strata.imaging.files.clips import read_clip, write_clip
 from comfyui_strata.joint.channels import backbone_channels
 from comfyui_strata.joint.families import ALPHA, INTRINSIC, UNITY, VIGU, tasks, vary
 from comfyui_strata.joint.variants import Variant
-from comfyui_strata.model_loaders.model_set import BUNDLED, find_models
+from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.model_loaders.vocabulary import Vocabulary
 from comfyui_strata.standalone import layers, loading
-from comfyui_strata.tests.tiny_files import write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
+from comfyui_strata.tests.tiny_files import copy_bundled, write_tiny_umt5, write_tiny_vae, write_tiny_wan22_vae
 from comfyui_strata.tests.tiny_wan import (
     TINY,
     tiny_config,
@@ -157,7 +156,7 @@ def test_a_still_goes_with_a_clip(plate, tmp_path):
     (["--attention", "magic"], "choose one of sdpa", 2),
     (["--device", "magic"], "There is no device 'magic' here", 2),
     (["--device", "cuda:99"], "There is no device 'cuda:99' here", 2),
-    (["--prompt", "a red ball"], "no text encoder and the prompt needs one", 1),
+    (["--prompt", "a red submarine"], "submarine", 1),
     (["--model", "nowhere"], "There is no model 'nowhere'", 1),
     (["--adapters", str(find_models("tiny", ALPHA).adapters)], "belongs to the alpha family", 1),
     (["--backbone", str(find_models("tiny", ALPHA).vae)], "is no Wan backbone: it is Wan 2.1 VAE", 1),
@@ -187,10 +186,8 @@ def test_layers_of_different_sizes_are_named(plate, tmp_path, capsys):
 
 
 def test_the_empty_prompt_is_stored_once_a_text_encoder_is_given(plate, tmp_path, capsys):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("diffusion_models/strata_tiny.wan", "vae/strata_tiny_vae", "loras/strata_tiny_intrinsic"):
-        shutil.copy(BUNDLED["tiny"] / f"{name}.safetensors", folder)
+    folder = copy_bundled(tmp_path / "model", INTRINSIC)
+    (folder / "strata_tiny_intrinsic.empty_prompt.safetensors").unlink()
     assert run(plate, tmp_path / "out", "--model", folder) == 1
     assert "no embedding of the empty prompt is stored" in capsys.readouterr().err
     write_tiny_umt5(folder / "umt5.safetensors", d_model=4096)
@@ -216,17 +213,22 @@ def test_a_read_only_model_folder_costs_nothing_but_the_stored_embedding(plate, 
 
 
 def test_a_prompt_steers_with_guidance_and_its_negative(tmp_path, capsys):
-    encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
-    base = ("run", "--family", "intrinsic", "--task", "t2RAIN", "--steps", 1, "--size", "64x48", "--frames", 1,
-            "--text-encoder", encoder)
-    wishes = {"a": ("a red room",), "b": ("a blue beach",), "c": ("a red room", "--cfg", 1),
-              "d": ("a red room", "--negative", "a dog"), "e": ("a red room", "--negative", "")}
+    base = ("run", "--family", "intrinsic", "--task", "t2RAIN", "--steps", 1, "--size", "64x48", "--frames", 1)
+    wishes = {"a": ("a red room",), "b": ("a blue field",), "c": ("a red room", "--cfg", 1),
+              "d": ("a red room", "--negative", "a tree"), "e": ("a red room", "--negative", "")}
     for name, wish in wishes.items():
         assert strata(*base, "--out", tmp_path / name, "--prompt", *wish) == 0
     pictures = {name: read_clip(tmp_path / name / "rgb").images for name in wishes}
-    assert all(not torch.equal(pictures["a"], pictures[name]) for name in "bcde")
-    assert not torch.equal(pictures["d"], pictures["e"])
+    assert all(not torch.equal(pictures["a"], pictures[name]) for name in "bcd")
+    assert torch.equal(pictures["a"], pictures["e"])  # the usual negative is in words that this encoder passes over
     assert json.loads((tmp_path / "a/run.json").read_text())["guidance"] == 5.0
+
+
+def test_the_prompts_of_two_encoders_are_not_mixed(tmp_path, capsys):
+    encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)  # 512 tokens; the stored prompt has 64
+    assert strata("run", "--family", "intrinsic", "--task", "t2RAIN", "--steps", 1, "--out", tmp_path / "out",
+                  "--text-encoder", encoder, "--prompt", "a red room", "--negative", "") == 1
+    assert "of 64 and of 512 tokens, because some lie stored beside 'strata_tiny_intrinsic" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +369,7 @@ def test_models_says_what_files_are(tmp_path, capsys):
     models = find_models("tiny", ALPHA)
     assert strata("models", models.backbone, models.adapters) == 0
     out = capsys.readouterr().out
-    assert "6 blocks of width 256" in out and "alpha family" in out
+    assert "4 blocks of width 256" in out and "alpha family" in out
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     assert strata("models", tmp_path / "x.safetensors") == 1
 
@@ -378,4 +380,4 @@ def test_the_installed_command_talks_on_stderr_and_answers_on_stdout(plate, tmp_
                           capture_output=True, text=True, check=True)
     names = [line.split("\t")[0] for line in done.stdout.splitlines()]
     assert names == ["alpha", "fg", "bg", "contact sheet", "settings"]
-    assert "untrained" in done.stderr and "step" not in done.stderr  # no progress bar off a terminal
+    assert "nothing but synthetic shots" in done.stderr and "step" not in done.stderr  # no progress bar off a terminal

@@ -21,7 +21,7 @@ from comfyui_strata.joint.variants import Variant
 from comfyui_strata.model_loaders.model_set import find_models
 from comfyui_strata.standalone import evaluation
 from comfyui_strata.standalone.loading import embed_prompts, load_engine, load_layer_file
-from comfyui_strata.tests.tiny_files import write_tiny_umt5
+from comfyui_strata.tests.tiny_files import copy_bundled
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
 from comfyui_strata.training.caption_scores import CAPTION_METRICS
@@ -147,8 +147,9 @@ def test_nothing_to_measure_is_no_number_but_nan_is_an_error():
 # ---- a model ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("family", "name", "first"), [(INTRINSIC, "R2AIN", "rgb"), (ALPHA, "PF2RB", "alpha")])
-def test_the_model_and_its_stand_ins_are_measured(tiny, family, name, first):
+@pytest.mark.parametrize(("family", "name", "copied"), [(INTRINSIC, "R2AIN", "rgb"), (ALPHA, "PF2RB", "fg"),
+                                                       (ALPHA, "PFB2R", "bg"), (INTRINSIC, "IN2RA", "irradiance")])
+def test_the_model_and_its_stand_ins_are_measured(tiny, family, name, copied):
     engine, vae, texts = tiny(family)
     [result] = evaluate(engine, vae, plan(name, family=family), texts)
     true = truth(family)
@@ -163,13 +164,13 @@ def test_the_model_and_its_stand_ins_are_measured(tiny, family, name, first):
         encoding = family.streams[family.index(layer)].encoding
         mean = true[layer].reshape(-1, 3).mean(0).expand(*SIZE, 3)
         expected = {"model": result.layers[layer], "constant": decode(encoding, mean),
-                    "copy": decode(encoding, true[first]),
+                    "copy": decode(encoding, true[copied]),
                     "vae": decode(encoding, vae.decode(vae.encode(true[layer])))}
         for method, images in expected.items():
             for key, number in measure_layer(layer, images, true[layer]).items():
                 assert result.numbers[method][key] == pytest.approx(number, rel=1e-4, abs=1e-7), (method, key)
     [relation] = [r for r in RELATIONS if set(r.layers) <= true.keys()]
-    whole = true | {layer: decode(family.streams[family.index(layer)].encoding, true[first])
+    whole = true | {layer: decode(family.streams[family.index(layer)].encoding, true[copied])
                     for layer in result.task.targets}
     number = relation.metric.function(*(whole[layer] for layer in relation.layers))
     assert result.numbers["copy"][relation.name, relation.metric] == number
@@ -271,7 +272,8 @@ def test_the_table_holds_the_json_and_comes_out_the_same_again(tmp_path, capsys)
 
 
 def test_all_tasks_are_measured_unless_some_are_named(tmp_path, capsys):
-    assert strata_eval("--steps", 1, "--json", tmp_path / "all.json", family="alpha") == 0
+    model = copy_bundled(tmp_path / "model", ALPHA)
+    assert strata_eval("--steps", 1, "--json", tmp_path / "all.json", "--model", model, family="alpha") == 0
     assert list(json.loads((tmp_path / "all.json").read_text("utf-8"))["prompts"]) == list(map(str, tasks(ALPHA)))
     captured = capsys.readouterr()
     assert {line.split()[0] for line in captured.out.splitlines()[1:]} == set(map(str, tasks(ALPHA)))
@@ -296,10 +298,9 @@ def test_it_measures_what_strata_run_makes(tmp_path):
 
 
 def test_a_text_encoder_brings_the_captions(tmp_path):
-    encoder = write_tiny_umt5(tmp_path / "umt5.safetensors", d_model=4096)
     task, reports = ("--task", "A2RIN", "RIN2A"), []
-    for name, more in (("empty", ()), ("caption", ("--text-encoder", encoder)),
-                       ("unguided", ("--text-encoder", encoder, "--cfg", 1))):
+    for name, more in (("empty", ("--model", copy_bundled(tmp_path / "model", INTRINSIC))), ("caption", ()),
+                       ("unguided", ("--cfg", 1))):
         assert strata_eval(*task, "--json", tmp_path / f"{name}.json", *more) == 0
         reports.append(json.loads((tmp_path / f"{name}.json").read_text("utf-8")))
     assert [r["prompts"] for r in reports] == [{"A2RIN": "empty", "RIN2A": "empty"}] + 2 * [

@@ -7,12 +7,12 @@ import torch
 
 from comfyui_strata.cli import main
 from comfyui_strata.joint.adapters import AdapterSettings
-from comfyui_strata.joint.families import UNITY, VIGU, parse_task, with_text_length
+from comfyui_strata.joint.families import INTRINSIC, UNITY, VIGU, parse_task, with_text_length
 from comfyui_strata.joint.sampling import Engine
 from comfyui_strata.joint.transformer import Host
 from comfyui_strata.model_loaders.vae import load_vae
 from comfyui_strata.model_loaders.vocabulary import Vocabulary, make_word_vocabulary
-from comfyui_strata.tests.tiny_files import write_tiny_vae, write_tiny_wan22_vae
+from comfyui_strata.tests.tiny_files import copy_bundled, write_tiny_vae, write_tiny_wan22_vae
 from comfyui_strata.training.config import NewBackbone
 from comfyui_strata.training.evaluate import Plan, Texts, evaluate, usual_caption
 from comfyui_strata.training.new_backbone import make_backbone, wan_sizes
@@ -117,6 +117,7 @@ def test_layers_read_their_own_prompts(tmp_path):
         run({})
 
 
-def test_the_command_needs_a_model_of_the_family(capsys):
-    assert main(["eval", "--family", "vigu", "--task", "R2C", "--seeds", "1", "--device", "cpu"]) == 1
+def test_the_command_needs_a_model_of_the_family(tmp_path, capsys):
+    model = str(copy_bundled(tmp_path / "model", INTRINSIC))
+    assert main(["eval", "--family", "vigu", "--model", model, "--task", "R2C", "--seeds", "1", "--device", "cpu"]) == 1
     assert "vigu" in capsys.readouterr().err

@@ -322,11 +322,12 @@ def test_the_demo_runs_as_a_user_would(install, runs):
     ran, _ = runs
     assert install.main(["--demo"]) == 0
     assert ran[0] == ["set up", "standalone"]
-    assert [Path(command[0]).stem for command in ran[1:]] == ["strata"]
-    assert ran[1][1:] == [
-        "run", "--family", "intrinsic", "--task", "R2AIN", "--input", f"rgb={REPO / 'workflows/assets/shot.mp4'}",
-        "--out", str(REPO / "out/demo/R2AIN"), "--format", "png",
-    ]  # fmt: skip
+    assert {Path(command[0]).stem for command in ran[1:]} == {"strata"}
+    clip = REPO / "workflows/assets/shot.mp4"
+    assert ran[1][1:] == ["run", "--family", "intrinsic", "--task", "R2AIN", "--input", f"rgb={clip}",
+                          "--out", str(REPO / "out/demo/R2AIN")]
+    assert [command[3] for command in ran[1:-1]] == ["intrinsic", "alpha", "unity", "unity", "unity"]
+    assert ran[-1][1:] == ["caption", str(clip)]
 
 
 def test_a_demo_that_fails_ends_there_with_its_exit_code(install, runs):
@@ -349,7 +350,7 @@ def test_pytest_gets_its_options_and_gives_its_exit_code(install, runs):
 def test_flags_combine(install, runs, comfyui):
     ran, _ = runs
     assert install.main(["--comfyui", str(comfyui), "--demo", "--test"]) == 0
-    assert [command[1] for command in ran] == ["standalone", "run", "-m"]
+    assert [command[1] for command in ran] == ["standalone", *["run"] * 5, "caption", "-m"]
     assert (comfyui / "custom_nodes" / "ComfyUI-Strata").exists()
 
 

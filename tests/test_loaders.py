@@ -69,11 +69,20 @@ class TestDetection:
     def test_the_bundled_files(self):
         kinds = {path.relative_to(BUNDLED["tiny"]).as_posix(): detect(path).kind
                  for path in BUNDLED["tiny"].rglob("*.safetensors")}
-        assert kinds == {
-            "diffusion_models/strata_tiny.wan.safetensors": "backbone", "vae/strata_tiny_vae.safetensors": "vae",
-            "loras/strata_tiny_intrinsic.safetensors": "adapters", "loras/strata_tiny_alpha.safetensors": "adapters",
-            "loras/strata_tiny_intrinsic.empty_prompt.safetensors": "prompts",
-            "loras/strata_tiny_alpha.empty_prompt.safetensors": "prompts"}
+        names = {"diffusion_models/strata_tiny.wan": "backbone", "vae/strata_tiny_vae": "vae",
+                 "text_encoders/strata_tiny_words": "text encoder"}
+        for family in ADAPTED:
+            names |= {f"loras/strata_tiny_{family.name}": "adapters",
+                      f"loras/strata_tiny_{family.name}.empty_prompt": "prompts"}
+        for family in ("unity", "vigu"):
+            names |= {f"diffusion_models/strata_tiny_{family}.wan": "backbone",
+                      f"loras/strata_tiny_{family}.layers": "layers",
+                      f"loras/strata_tiny_{family}.layers.empty_prompt": "prompts"}
+        assert kinds == {f"{name}.safetensors": kind for name, kind in names.items()}
+
+    def test_the_bundled_files_are_small(self):
+        sizes = [path.stat().st_size for path in BUNDLED["tiny"].rglob("*.safetensors")]
+        assert sum(sizes) <= 40 * 2 ** 20
 
     def test_something_else(self, tmp_path):
         save_file({"lora_unet.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
@@ -160,8 +169,9 @@ class TestAdapters:
         with pytest.raises(ValueError, match="3 blocks, width 128, .* but this model has 40 blocks, width 5120, feed"):
             check_fits(loaded, 40, 5120, 13824)
 
-    def test_the_note_of_an_untrained_file_reaches_the_user(self):
-        assert any("untrained" in w for w in load_adapters(find_models("tiny", ALPHA).adapters).warnings)
+    @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+    def test_the_note_of_a_file_reaches_the_user(self, family):
+        assert any("lost on other footage" in w for w in load_layers(find_models("tiny", family).adapters).warnings)
 
     def test_the_empty_prompt_is_stored_beside(self, adapters):
         assert stored_prompts(adapters) == {}
@@ -260,7 +270,8 @@ class TestDamage:
 class TestModelSet:
     def test_the_bundled_model(self):
         models = find_models("tiny", INTRINSIC)
-        assert models.adapters.name == "strata_tiny_intrinsic.safetensors" and models.text_encoder is None
+        assert models.adapters.name == "strata_tiny_intrinsic.safetensors"
+        assert models.text_encoder.name == "strata_tiny_words.safetensors"
 
     def test_a_comfyui_models_folder(self, tmp_path):
         for folder in ("diffusion_models", "loras/video"):

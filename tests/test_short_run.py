@@ -43,7 +43,7 @@ def trained(tmp_path_factory) -> Path:
     (folder / "words.json").write_bytes(make_word_vocabulary([*COLOURS, *NUMBERS, "balls"]))
     config = TrainConfig(
         "vigu", Model(vae=str(VAE), train="all"), Data(clips=str(folder / "clips"), frames=1, height=32, width=32),
-        Optimiser(steps=240, batch=16, learning_rate=3e-3, final_learning_rate=1e-5, warmup=20, clip_norm=1.0),
+        Optimiser(steps=240, batch=16, learning_rate=1e-3, final_learning_rate=1e-5, warmup=20, clip_norm=1.0),
         Run(save_every=1000, pictures_every=0), new_backbone=NewBackbone(128, 128, 2),
         text=Text(length=4, vocabulary=str(folder / "words.json")), tasks={"R2C": 1.0})
     try:

@@ -5,10 +5,15 @@ gives the same file.
 """
 
 import io
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
+from comfyui_strata.joint.streams import Family
+from comfyui_strata.model_loaders.layer_files import prompts_path
+from comfyui_strata.model_loaders.model_set import find_models
 
 # Wan 2.1's latent statistics (specs/unividx.md §6), written out again so that tests do not trust the code they test.
 MEAN = torch.tensor([-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -240,3 +245,12 @@ def write_tiny_umt5(path: str | Path, seed: int = 0, d_model: int = 64, dtype: t
 
     save_file({**{name: tensor.to(dtype) for name, tensor in state.items()}, "spiece_model": tokenizer}, path)
     return Path(path)
+
+
+def copy_bundled(folder: Path, family: Family) -> Path:
+    """The bundled model of one family in a folder of its own, without a text encoder; returns the folder."""
+    models = find_models("tiny", family)
+    folder.mkdir()
+    for path in (models.backbone, models.adapters, prompts_path(models.adapters), models.vae):
+        shutil.copy(path, folder)
+    return folder

@@ -7,8 +7,6 @@ writes the untrained alpha adapters that `model_loaders/tiny/` bundles.
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from comfyui_strata.joint.experts import empty_experts
-from comfyui_strata.joint.families import ALPHA
 from comfyui_strata.joint.streams import Family
 from comfyui_strata.joint.wan import WanConfig, empty_wan
 from comfyui_strata.model_loaders.adapter_names import ATTENTION, FEED_FORWARD, AdapterKey, is_dead
 from comfyui_strata.model_loaders.adapters import NOTE
-from comfyui_strata.model_loaders.detect import wan_config
 from comfyui_strata.model_loaders.expert_names import published_names
 from comfyui_strata.model_loaders.layer_files import prompts_path
 from comfyui_strata.model_loaders.layer_metadata import layer_metadata
-from comfyui_strata.model_loaders.safetensors_file import read_header
 from comfyui_strata.model_loaders.vocabulary import Vocabulary, make_word_vocabulary, vocabulary_tensor
 
 # ComfyUI reads the number of heads as width / 128, so a width of 128 n is the smallest that its loaders take.
@@ -177,18 +172,3 @@ def write_empty_prompt(adapters: str | Path, text_dim: int = TINY.text_dim, seed
     path = prompts_path(adapters)
     save_file({"empty_prompt": row.half()}, path)
     return path
-
-
-def write_untrained(folder: str | Path, family: Family) -> None:
-    """The adapters of a family that nobody has trained yet, for the backbone in a folder, and its empty prompt."""
-    folder = Path(folder)
-    config = wan_config(read_header(folder / "diffusion_models" / "strata_tiny.wan.safetensors").shapes)
-    adapters = write_tiny_adapters(
-        folder / "loras" / f"strata_tiny_{family.name}.safetensors", family, config,
-        note=f"The bundled {family.name} adapters are untrained: the layers they make are noise.")
-    trained = prompts_path(folder / "loras" / "strata_tiny_intrinsic.safetensors")
-    shutil.copy(trained, prompts_path(adapters))  # the prompt that the backbone knows
-
-
-if __name__ == "__main__":
-    write_untrained(sys.argv[1], ALPHA)

@@ -3,7 +3,8 @@
 Every number stands beside those of stand-ins for the model, made from the truth, since alone it says little:
   constant  one value for the whole shot: the truth's own mean, finished as the layer's encoding is (for normals the
             mean direction), or where a layer's code has one, that of nothing and nobody: `scores.BLANK`
-  copy      the first given layer of the task, taken for the target; where nothing is given there is none
+  copy      a given layer taken for the target, the one most like a picture: of `_COPIED` the first that is given, or
+            else the first given of the task; where nothing is given there is none
   vae       the truth through the VAE and back: what a perfect model would get
   truth     the truth itself, for relations alone: clipped to 0..1 as the network takes it, it does not fit perfectly
   shuffled  for captions, the true one of another shot; constant is then the most usual of all (`caption_scores`)
@@ -35,6 +36,7 @@ from .shots import FIRST_TRAINING_SEED, Example, synthetic_example
 
 _SMALLEST = 16  # pixels: SSIM's window is 11
 _USUAL = 500  # shots, of which only the facts are needed: enough for what is most usual
+_COPIED = ("rgb", "bg", "fg")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
             pictures = [layer for layer in task.targets if layer in family.pictures]
             sets = {"model": _decode(vae, family, made, fit, pictures), "constant": constant, "vae": through}
             if given := [layer for layer in task.conditions if layer in truth]:
-                sets["copy"] = {layer: _finish(family, layer, truth[given[0]]) for layer in pictures}
+                copied = truth[next((layer for layer in _COPIED if layer in given), given[0])]
+                sets["copy"] = {layer: _finish(family, layer, copied) for layer in pictures}
             numbers = {}
             for name, layers in sets.items():
                 layers = {layer: layers[layer] for layer in pictures}

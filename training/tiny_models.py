@@ -14,11 +14,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ..model_loaders.adapters import NOTE
 from ..model_loaders.layer_files import prompts_path
 from ..model_loaders.safetensors_file import load_tensors, read_header, replace_tensors
 from ..model_loaders.word_encoder import save_word_encoder
@@ -31,6 +33,7 @@ RECIPES = Path(__file__).parent / "recipes"
 TRAINED = ("backbone", "intrinsic", "alpha", "unity", "vigu")
 MODELS = ("vae", "words", *TRAINED)
 PREFIX = "strata_tiny"  # of the bundled files: in ComfyUI they stand among those of its user
+_NOTE = "This tiny model has seen nothing but synthetic shots of 64x64 pixels: it is lost on other footage."
 _MATRIX = 64  # rows and columns of what is worth it
 _DONE = "done"  # a file in the folder of a run that ended
 _HALVES = ("stills", "clips")  # each training, the second going on from the first
@@ -89,7 +92,7 @@ def _bundle(folder: Path, model: str) -> None:
         # The two halves of what was trained whole go by one name, as `strata convert` writes them.
         whole = model != "backbone" and backbone.is_file()
         bundled = f"loras/{name}{'.layers' if whole else ''}.safetensors"
-        files = {f"diffusion_models/{name}.wan.safetensors": (_lighten, backbone), bundled: (_lighten, layers),
+        files = {f"diffusion_models/{name}.wan.safetensors": (_lighten, backbone), bundled: (_lighten_layers, layers),
                  str(prompts_path(bundled)): (shutil.copy, prompts_path(layers))}
     for name, (write, path) in files.items():
         if path.is_file():
@@ -97,12 +100,16 @@ def _bundle(folder: Path, model: str) -> None:
             write(path, bundle / name)
 
 
-def _lighten(source: Path, target: Path) -> None:
+def _lighten_layers(source: Path, target: Path) -> None:
+    _lighten(source, target, {NOTE: _NOTE})
+
+
+def _lighten(source: Path, target: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Copy weights with their matrices as fp8 (e4m3, unscaled), half as large: values are rounded by 2.6 % of their
     spread, of which nothing is seen, and all families have to fit into a small package."""
     tensors = {name: value.to(torch.float8_e4m3fn) if value.ndim == 2 and min(value.shape) >= _MATRIX else value
                for name, value in load_tensors(source).items()}
-    replace_tensors(target, tensors, read_header(source).metadata)
+    replace_tensors(target, tensors, read_header(source).metadata | (metadata or {}))
 
 
 def main() -> None:

@@ -11,13 +11,14 @@ import json
 import sys
 import urllib.request
 
+import bundled
 import desk
 import unityvideo
 import unividx
 import univigu
 from graph import Graph
 
-GRAPHS = desk.GRAPHS | unividx.GRAPHS | unityvideo.GRAPHS | univigu.GRAPHS
+GRAPHS = bundled.GRAPHS | desk.GRAPHS | unividx.GRAPHS | unityvideo.GRAPHS | univigu.GRAPHS
 
 
 def build(object_info: dict) -> list[Graph]:

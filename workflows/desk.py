@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graph import Graph
-from parts import ALPHA_SIZE, INTRINSIC_SIZE, Models, decode, layers, no_prompt, read_clip, view, write_clips
+from parts import ALPHA_SIZE, INTRINSIC_SIZE, Models, decode, layers, no_prompt, read_clip, sample, view, write_clips
 
 NO_MODEL = "No model is needed: it works on any layers, ours or others'."
 
@@ -200,8 +200,7 @@ def matting_to_exr(g: Graph) -> None:
     asked = layers(g, m, "alpha", rgb=plate["images"])
     g.column()
     text = no_prompt(g, m)
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: the layers", wide=380, room=300, model=m.model,
-                 latent=asked["LATENT"], seed=1, **text)
+    made = sample(g, m, "the layers", asked, seed=1, **text)
     g.group("4. Clean edges, new background", "amber")
     shown = decode(g, m, made["LATENT"])
     alpha = g.add("StrataRefineMatte", title="Strata Refine Matte", wide=320, alpha=shown["alpha_mask"], black=0.02,
@@ -234,8 +233,7 @@ def day_to_night(g: Graph) -> None:
     asked = layers(g, m, "intrinsic", rgb=plate["images"])
     g.column()
     text = no_prompt(g, m)
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: the layers", wide=380, room=300, model=m.model,
-                 latent=asked["LATENT"], seed=1, **text)
+    made = sample(g, m, "the layers", asked, seed=1, **text)
     g.group("4. The night's light", "amber")
     shown = decode(g, m, made["LATENT"])
     fit = g.add("StrataRebuild", title="Strata Rebuild", wide=320, plate=plate["images"], albedo=shown["albedo"],
@@ -270,8 +268,7 @@ def light_of_the_new_background(g: Graph) -> None:
     for family in ("alpha", "intrinsic"):
         g.column()
         asked = layers(g, m, family, rgb=plate["images"])
-        made[family] = g.add("StrataJointSampler", title=f"Strata Joint Sampler: {family}", wide=380, room=300,
-                             model=m.of[family], latent=asked["LATENT"], seed=1, **empty)
+        made[family] = sample(g, m, family, asked, model=m.of[family], seed=1, **empty)
     g.group("4. The new light", "amber")
     matte, parts = (decode(g, m, sampled["LATENT"]) for sampled in made.values())
     clean = g.add("StrataDecontaminate", title="Strata Decontaminate", wide=340, plate=plate["images"],

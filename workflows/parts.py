@@ -64,6 +64,10 @@ FILES = {
                   model_file("loras", "strata_tiny_intrinsic.safetensors"),
                   "All of them come with Strata, and the loaders list them.", "A Wan of toy size", text=WORDS,
                   bundled=True),
+    "tiny_vigu": Files(model_file("diffusion_models", "strata_tiny_vigu.wan.safetensors"),
+                       model_file("vae", "strata_tiny_vae.safetensors"),
+                       model_file("loras", "strata_tiny_vigu.layers.safetensors"), "",
+                       "The Wan that learned with words", taught="teach it words", text=WORDS, bundled=True),
 }
 SIZES = ("The published models were trained on 21 frames, and their authors run them at {size} with 50 steps; other "
          "sizes, lengths and fewer steps are taken too, further from what they know.")
@@ -88,15 +92,14 @@ class Models:
         files = [*(part.backbone for part in parts.values()), *([first.text] if text else []), first.vae,
                  *(part.layers for part in parts.values()), *more]
         names = dict.fromkeys(f"- models/{file['directory']}/ {file['name']}" for file in files)
-        origins = dict.fromkeys(part.origin for part in parts.values())
+        origins = dict.fromkeys(part.origin for part in parts.values() if part.origin)
         g.group("1. Read me, and the models")
         where = "and where they lie (Strata's README says where to get each)"
         if first.bundled:
             where, names = "bundled: nothing to download", [f"- {file['name']}" for file in files]
-        g.note("\n\n".join([
-            about, "\n".join([f"**Models**, {where}", *names]),
-            *origins, "**Clips**: copy workflows/assets of this pack into ComfyUI's input folder, or choose your "
-                      "own."]), wide=380, height=height)
+        clips = "**Clips**: copy workflows/assets of this pack into ComfyUI's input folder, or choose your own."
+        g.note("\n\n".join([about, "\n".join([f"**Models**, {where}", *names]), *origins,
+                            *([] if first.bundled else [clips])]), wide=380, height=height)
         g.column()
         wans: dict[str, tuple[int, int]] = {}
         for part in parts.values():
@@ -159,6 +162,12 @@ def layers(g: Graph, m: Models, family: str, title: str = "what is given", **giv
                  family=family, **{f"family__{name}": source for name, source in given.items()})
     g.add("PreviewAny", title="The task", wide=400, room=110, source=made["task"])
     return made
+
+
+def sample(g: Graph, m: Models, title: str, asked: Handle, model: tuple[int, int] | None = None, **settings) -> Handle:
+    """The sampler that makes what a Condition Mask asks for; `settings` are further inputs, such as the prompt's."""
+    return g.add("StrataJointSampler", title=f"Strata Joint Sampler: {title}", wide=380, room=300,
+                 model=model or m.model, latent=asked["LATENT"], **settings)
 
 
 def decode(g: Graph, m: Models, latent: tuple[int, int]) -> Handle:

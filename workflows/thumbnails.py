@@ -32,7 +32,7 @@ CUT = ["alpha", "fg", "bg"]
 # Graph: what it is given, what it makes; names of `tiles`.
 SHOWN = {
     "inverse_rendering": (["rgb"], LAYERS),
-    "first_look": (["rgb"], LAYERS),
+    "start_here": ([PROMPT], ["rgb", "irradiance", "rgb, relit", CAPTION]),
     "adapter_strength": (["rgb"], ["albedo", "albedo, weaker"]),
     "text_to_intrinsic": ([PROMPT], ["rgb", *LAYERS]),
     "relight_edited_irradiance_ain2r": (["rgb", "edited light"], ["rgb, relit"]),

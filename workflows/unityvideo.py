@@ -5,7 +5,18 @@ from __future__ import annotations
 from functools import partial
 
 from graph import Graph, Handle
-from parts import Models, decode, layers, model_file, prompt, read_clip, save_pictures, write_clips, write_text
+from parts import (
+    Models,
+    decode,
+    layers,
+    model_file,
+    prompt,
+    read_clip,
+    sample,
+    save_pictures,
+    write_clips,
+    write_text,
+)
 
 DEPTH_ANYTHING = model_file("geometry_estimation", "depth_anything_3_mono_large.safetensors",
                             "https://huggingface.co/Comfy-Org/Depth-Anything-3/resolve/main")
@@ -87,8 +98,7 @@ def rgb_to_layer(g: Graph, layer: str) -> None:
     asked = layers(g, m, "unity", rgb=plate["images"], generate=layer)
     g.column()
     text = prompt(g, m, words)
-    made = g.add("StrataJointSampler", title=f"Strata Joint Sampler: the {layer}", wide=380, room=300, model=m.model,
-                 latent=asked["LATENT"], seed=1, **text)
+    made = sample(g, m, f"the {layer}", asked, seed=1, **text)
     g.group("4. Read it and save it", "violet")
     shown = decode(g, m, made["LATENT"])
     read(g, shown[layer])
@@ -102,8 +112,7 @@ def from_layer(g: Graph, m: Models, layer: str, pictures: tuple[int, int], words
     asked = layers(g, m, "unity", f"the {layer} is given", generate="rgb", **{layer: pictures})
     g.column()
     text = prompt(g, m, words)
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: the video", wide=380, room=300, model=m.model,
-                 latent=asked["LATENT"], seed=1, **text)
+    made = sample(g, m, "the video", asked, seed=1, **text)
     g.group("4. Look at it and save it", "violet")
     write_clips(g, f"from_{layer}", {"rgb": decode(g, m, made["LATENT"])["rgb"]}, fps, square)
 

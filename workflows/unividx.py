@@ -13,7 +13,7 @@ from parts import (
     no_prompt,
     prompt,
     read_clip,
-    view,
+    sample,
     write_clips,
 )
 
@@ -28,8 +28,7 @@ def inverse_rendering(g: Graph) -> None:
     asked = layers(g, m, "intrinsic", rgb=plate["images"])
     g.column()
     text = no_prompt(g, m)
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: all layers together", wide=380, room=300,
-                 model=m.model, latent=asked["LATENT"], seed=1, **text)
+    made = sample(g, m, "all layers together", asked, seed=1, **text)
     g.group("4. Look at them and save them", "violet")
     shown = decode(g, m, made["LATENT"])
     write_clips(g, "inverse_rendering", {name: shown[name] for name in ("albedo", "irradiance", "normal")},
@@ -46,8 +45,7 @@ def text_to_intrinsic(g: Graph) -> None:
     g.group("3. Make the layers", "amber")
     asked = layers(g, m, "intrinsic", "nothing is given")
     g.column()
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: all layers together", wide=380, room=300,
-                 model=m.model, latent=asked["LATENT"], seed=7, **text)
+    made = sample(g, m, "all layers together", asked, seed=7, **text)
     g.group("4. Look at them and save them", "violet")
     shown = decode(g, m, made["LATENT"])
     write_clips(g, "text_to_intrinsic", {name: shown[name] for name in ("rgb", "albedo", "irradiance", "normal")}, 15)
@@ -69,8 +67,7 @@ def relight_edited_irradiance_ain2r(g: Graph) -> None:
     again = layers(g, m, "intrinsic", "the same shot in the new light", albedo=shown["albedo"],
                    irradiance=edited["images"], normal=shown["normal"])
     g.column()
-    second = g.add("StrataJointSampler", title="Strata Joint Sampler: second pass", wide=380, room=300, model=m.model,
-                   latent=again["LATENT"], seed=2, **text)
+    second = sample(g, m, "second pass", again, seed=2, **text)
     g.group("6. Look at it and save it", "violet")
     relit = decode(g, m, second["LATENT"])
     write_clips(g, "relight_ain2r", {"light": edited["images"], "relit": relit["rgb"]}, plate["fps"])
@@ -95,8 +92,7 @@ def relight_edited_irradiance_in2ra(g: Graph) -> None:
     g.column()
     text = prompt(g, m, "A person in a dark blue coat on wet marble steps at dusk, in the warm light of street lamps.",
                   negative=NEGATIVE)
-    second = g.add("StrataJointSampler", title="Strata Joint Sampler: second pass", wide=380, room=300, model=m.model,
-                   latent=again["LATENT"], seed=2, **text)
+    second = sample(g, m, "second pass", again, seed=2, **text)
     g.group("6. Look at them and save them", "violet")
     relit = decode(g, m, second["LATENT"])
     write_clips(g, "relight_in2ra", {"relit": relit["rgb"], "albedo": relit["albedo"]}, plate["fps"])
@@ -110,8 +106,7 @@ def first_pass(g: Graph, m: Models) -> tuple[Handle, dict, Handle]:
     asked = layers(g, m, "intrinsic", rgb=plate["images"])
     g.column()
     text = no_prompt(g, m)
-    first = g.add("StrataJointSampler", title="Strata Joint Sampler: first pass", wide=380, room=300, model=m.model,
-                  latent=asked["LATENT"], seed=1, **text)
+    first = sample(g, m, "first pass", asked, seed=1, **text)
     return plate, text, first
 
 
@@ -146,8 +141,7 @@ def replace_background_pb2rf(g: Graph) -> None:
     asked = layers(g, m, "alpha", alpha=alpha["images"], bg=background["images"])
     g.column()
     text = prompt(g, m, "A young woman with long brown hair and glasses in a white blouse on a wide stone staircase.")
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: both together", wide=380, room=300, model=m.model,
-                 latent=asked["LATENT"], seed=3, **text)
+    made = sample(g, m, "both together", asked, seed=3, **text)
     g.group("4. Look at them and save them", "violet")
     shown = decode(g, m, made["LATENT"])
     write_clips(g, "replace_background", {"composite": shown["rgb"], "fg": shown["fg"]}, alpha["fps"])
@@ -167,8 +161,7 @@ def replace_background_rpf2b(g: Graph) -> None:
     asked = layers(g, m, "alpha", rgb=plate["images"], alpha=alpha["images"], fg=foreground["images"])
     g.column()
     text = no_prompt(g, m)
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: what was hidden", wide=380, room=300, model=m.model,
-                 latent=asked["LATENT"], seed=4, **text)
+    made = sample(g, m, "what was hidden", asked, seed=4, **text)
     g.group("4. Look at it and save it", "violet")
     shown = decode(g, m, made["LATENT"])
     write_clips(g, "clean_plate", {"bg": shown["bg"]}, plate["fps"])
@@ -219,8 +212,7 @@ def adapter_strength(g: Graph) -> None:
                    layer="albedo", strength=0.7)
     g.column()
     text = no_prompt(g, m)
-    made, other = (g.add("StrataJointSampler", title=f"Strata Joint Sampler: {how}", wide=380, room=300, model=model,
-                         latent=asked["LATENT"], seed=1, **text)
+    made, other = (sample(g, m, how, asked, model=model, seed=1, **text)
                    for how, model in (("as trained", m.model), ("albedo at 0.7", weaker["MODEL"])))
     g.group("4. Compare them", "violet")
     first, second = (decode(g, m, sampled["LATENT"]) for sampled in (made, other))
@@ -229,32 +221,6 @@ def adapter_strength(g: Graph) -> None:
     write_clips(g, "adapter_strength", wipes, plate["fps"])
 
 
-def first_look(g: Graph) -> None:
-    m = Models(g, "tiny", "## A first look, with nothing to download (R2AIN)\n\nStrata's own tiny models on a shot of "
-               "64x64 pixels: seconds on any machine, and every node as in the large graphs. They learned from "
-               "synthetic shots like this one and are lost on real footage; their layers can be recognised, no more."
-               "\n\nThe prompt may use the words of those shots; **Load Words** names the nearest ones for any other.")
-    g.group("2. The shot", "green")
-    plate = read_clip(g, "shot.mp4", "A synthetic shot", square=True)
-    g.group("3. Make the layers", "amber")
-    asked = layers(g, m, "intrinsic", rgb=plate["images"])
-    g.column()
-    text = prompt(g, m, "A person with a purple shirt stands, a red tree stays still and a marbled brown table stays "
-                  "still in a studio with a striped pink ground and a white backdrop. A moving cool lamp lights the "
-                  "scene. The camera stays still.")
-    made = g.add("StrataJointSampler", title="Strata Joint Sampler: all layers together", wide=380, room=300,
-                 model=m.model, latent=asked["LATENT"], seed=1, steps=20, cfg=1.0, **text)
-    g.group("4. Look at them", "violet")
-    shown = decode(g, m, made["LATENT"])
-    g.column()
-    parts = {name: shown[name] for name in ("rgb", "albedo", "irradiance", "normal")}
-    view(g, plate["fps"], **parts)
-    g.column()
-    sheet = g.add("StrataContactSheet", title="Strata Contact Sheet", wide=300, **parts)
-    g.add("SaveImage", title="Save the sheet", wide=340, room=300, images=sheet["IMAGE"],
-          filename_prefix="strata/first_look/sheet")
-
-
 GRAPHS = {describe.__name__: describe for describe in (
     inverse_rendering, text_to_intrinsic, relight_edited_irradiance_ain2r, relight_edited_irradiance_in2ra, matting,
-    replace_background_pb2rf, replace_background_rpf2b, text_to_rgba, adapter_strength, first_look)}
+    replace_background_pb2rf, replace_background_rpf2b, text_to_rgba, adapter_strength)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graph import Graph, Handle
-from parts import NEGATIVE, Models, decode, layers, no_prompt, prompt, read_clip, write_clips, write_text
+from parts import NEGATIVE, Models, decode, layers, no_prompt, prompt, read_clip, sample, write_clips, write_text
 
 SIZE = "Uni-ViGU knows 81 frames of 832x480 and is run with 100 steps."
 GIVEN_WORDS = "video from these words"
@@ -88,13 +88,11 @@ def relight_foreground_with_caption(g: Graph) -> None:
     asked = layers(g, m, "alpha", rgb=plate["images"])
     g.column()
     empty = no_prompt(g, m)
-    cut = g.add("StrataJointSampler", title="Strata Joint Sampler: alpha", wide=380, room=300, model=m.of["alpha"],
-                latent=asked["LATENT"], seed=1, **empty)
+    cut = sample(g, m, "alpha", asked, model=m.of["alpha"], seed=1, **empty)
     g.group("4. Take its light apart", "amber")
     asked = layers(g, m, "intrinsic", rgb=plate["images"])
     g.column()
-    apart = g.add("StrataJointSampler", title="Strata Joint Sampler: the layers", wide=380, room=300,
-                  model=m.of["intrinsic"], latent=asked["LATENT"], seed=1, **empty)
+    apart = sample(g, m, "the layers", asked, model=m.of["intrinsic"], seed=1, **empty)
     g.group("5. Edit the light", "green")
     shown = decode(g, m, apart["LATENT"])
     blue = g.add("EmptyImage", title="A cold colour", width=64, height=64, batch_size=1, color=0x90B4FF)
@@ -105,8 +103,7 @@ def relight_foreground_with_caption(g: Graph) -> None:
     asked = layers(g, m, "intrinsic", "new light, same shapes", irradiance=edited["IMAGE"], normal=apart["LATENT"])
     g.column()
     text = prompt(g, m, words["caption"], "What the caption says", negative=NEGATIVE)
-    relit = g.add("StrataJointSampler", title="Strata Joint Sampler: the new picture", wide=380, room=300,
-                  model=m.of["intrinsic"], latent=asked["LATENT"], seed=2, **text)
+    relit = sample(g, m, "the new picture", asked, model=m.of["intrinsic"], seed=2, **text)
     g.group("7. Over the plate, and save", "violet")
     alpha = decode(g, m, cut["LATENT"])
     picture = decode(g, m, relit["LATENT"])

@@ -83,6 +83,46 @@ def made_small_ui(graph: dict) -> dict:
     return graph
 
 
+BUNDLED = {
+    "wan2.1_t2v_14B_fp8_scaled": "strata_tiny.wan", "unity.wan": "strata_tiny_unity.wan",
+    "vigu.wan": "strata_tiny_vigu.wan", "univid_intrinsic": "strata_tiny_intrinsic",
+    "univid_alpha": "strata_tiny_alpha", "unity.layers": "strata_tiny_unity.layers",
+    "vigu.layers": "strata_tiny_vigu.layers", "wan_2.1_vae": "strata_tiny_vae", "wan2.2_vae": "strata_tiny_vae",
+    "umt5_xxl_fp8_e4m3fn_scaled": "strata_tiny_words",
+}  # fmt: skip
+# In words that the bundled models know.
+PROMPT = ("A red ball bounces in a room with a grey ground and white walls. A warm lamp lights the scene. The camera "
+          "stays still.")
+EDIT = {"find": "red", "replace": "blue", "string_b": "The camera stays still."}
+
+
+def on_bundled(prompt: dict, clips: dict[str, str], frames: int, height: int, width: int, steps: int) -> dict:
+    """The same prompt on the bundled models, on other clips by the names of the graph's, in the size they know."""
+    shape = {"family.width": width, "family.height": height, "family.length": frames, "width": width, "height": height,
+             "length": frames, "max_frames": frames, "steps": steps}
+    small = {}
+    for key, node in prompt.items():
+        kind, inputs = node["class_type"], dict(node["inputs"])
+        size = shape | {"length": inputs["length"]} if kind == "StrataCaption" else shape  # of the text
+        for name, value in inputs.items():
+            if name in size and isinstance(value, int) and kind != "EmptyImage":
+                inputs[name] = size[name]
+            elif name in EDIT and not isinstance(value, list):
+                inputs[name] = EDIT[name]
+            elif name in ("text", "prompt") and isinstance(value, str) and value.isascii() and value:
+                inputs[name] = PROMPT
+            elif isinstance(value, str) and value.removesuffix(".safetensors") in BUNDLED:
+                inputs[name] = BUNDLED[value.removesuffix(".safetensors")] + ".safetensors"
+            elif isinstance(value, str):
+                inputs[name] = clips.get(value, value)
+        if kind == "CLIPLoader":
+            kind, inputs = "StrataLoadWords", {"encoder": inputs["clip_name"]}
+        if kind in ("LoadDA3Model", "OpticalFlowLoader"):
+            kind, inputs = STAND_INS[kind][0], {}
+        small[key] = {**node, "class_type": kind, "inputs": inputs}
+    return small
+
+
 def nodes_of(prompt: dict, kind: str) -> dict[str, dict]:
     """The inputs of every node of a class, by node id."""
     return {key: node["inputs"] for key, node in prompt.items() if node["class_type"] == kind}

@@ -44,7 +44,7 @@ from comfyui_strata.tests.comfyui.live import Run
 
 # Frames, width, height, frames a second.
 ROOM, PERSON, TEXT = (6, 64, 48, 15), (6, 64, 36, 15), (5, 64, 48, 15)
-SHEET, SHEET_SQUARE = (1, 1110, 760, 0), (1, 870, 760, 0)  # four of six frames of four layers
+SHEET = (1, 1110, 760, 0)  # four of six frames of four layers
 CUT = ["rgb", "alpha", "fg", "bg"]
 # What each graph saves as pictures: file name, and the clip's frames, size and rate.
 SAVED = {
@@ -72,7 +72,7 @@ SAVED = {
     "segmentation_to_video": {"rgb": PERSON},
     "densepose_to_video": {"rgb": (6, 256, 256, 12)},
     "adapter_strength": {"albedo": ROOM, "irradiance": ROOM},
-    "first_look": {"sheet": SHEET_SQUARE},
+    "start_here": dict.fromkeys(("rgb", "albedo", "irradiance", "normal", "relit"), (5, 64, 48, 8)),
     "relight_layers": {"wipe": ROOM},
     "new_background": {"comp": PERSON},
     "small_layers_at_plate_size": {"sheet": SHEET},
@@ -92,7 +92,8 @@ DELIVERED = {
     "day_to_night": {"shot": (ROOM, ["rgb", "albedo", "irradiance", "normal", "residual"])},
 }
 # What each graph saves as text: file name.
-TEXTS = {"caption": ["caption"], "text_to_video_with_caption": ["caption"], "rgb_to_skeleton": ["pose"]}
+TEXTS = {"start_here": ["caption"], "caption": ["caption"],
+         "text_to_video_with_caption": ["caption"], "rgb_to_skeleton": ["pose"]}
 TASKS = {
     "inverse_rendering": ["R2AIN"], "text_to_intrinsic": ["t2RAIN"],
     "relight_edited_irradiance_ain2r": ["R2AIN", "AIN2R"], "relight_edited_irradiance_in2ra": ["R2AIN", "IN2RA"],
@@ -103,7 +104,7 @@ TASKS = {
     "depth_to_video": ["D2R"], "skeleton_to_video": ["K2R"], "depth_anything_to_video": ["D2R"],
     "relight_foreground_with_caption": ["R2PFB", "R2AIN", "IN2RA"],
     "flow_to_video": ["F2R"], "segmentation_to_video": ["S2R"], "densepose_to_video": ["P2R"],
-    "adapter_strength": ["R2AIN"], "first_look": ["R2AIN"],
+    "adapter_strength": ["R2AIN"], "start_here": ["t2RAIN", "AIN2R"],
     "matting_to_exr": ["R2PFB"], "day_to_night": ["R2AIN"], "light_of_the_new_background": ["R2PFB", "R2AIN"],
 }
 
