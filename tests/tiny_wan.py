@@ -1,7 +1,6 @@
 """Makers of tiny Wan backbones and layer adapters in the published key layouts, so that tests download nothing.
 
-Random but tame (every layer keeps its input's scale); the same seed gives the same file. `python tests/tiny_wan.py DIR`
-writes the untrained alpha adapters that `model_loaders/tiny/` bundles.
+Random but tame (every layer keeps its input's scale); the same seed gives the same file.
 """
 
 from __future__ import annotations
