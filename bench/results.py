@@ -39,7 +39,7 @@ from comfyui_strata.training.evaluate import Plan, usual_caption
 from comfyui_strata.training.metrics import Score, fact_scores, normal_errors
 from comfyui_strata.training.rendering.caption_facts import caption_facts
 from comfyui_strata.training.rendering.captions import Facts, summary
-from comfyui_strata.training.report import Report
+from comfyui_strata.training.report import METHODS, Report
 from comfyui_strata.training.shots import Example, synthetic_example
 
 FRAMES, SIDE, STEPS, FRAMING = 9, 64, 20, "close"  # as the bundled models were trained
@@ -109,7 +109,7 @@ def every_number(bench: Bench, family: Family) -> str:
 
 
 def _full_table(rows: list[dict]) -> Iterator[str]:
-    stand_ins = [name for name in ("constant", "copy", "shuffled", "vae", "truth") if any(row[name] for row in rows)]
+    stand_ins = [name for name in METHODS[1:] if any(row[name] for row in rows)]
     yield "| task | layer | metric | | unit | model | ± | " + " | ".join(stand_ins) + " |"
     yield "|" + "---|" * (7 + len(stand_ins))
     for row in rows:

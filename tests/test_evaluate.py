@@ -25,7 +25,7 @@ from comfyui_strata.tests.tiny_files import copy_bundled
 from comfyui_strata.tests.tiny_wan import TINY, write_empty_prompt, write_tiny_adapters, write_tiny_backbone
 from comfyui_strata.training import metrics
 from comfyui_strata.training.caption_scores import CAPTION_METRICS
-from comfyui_strata.training.evaluate import Plan, Result, Texts, evaluate
+from comfyui_strata.training.evaluate import Plan, Result, Texts, evaluate, usual_layers
 from comfyui_strata.training.report import METHODS, Report
 from comfyui_strata.training.scores import METRICS, RELATIONS, Metric, measure_layer, measure_relations
 from comfyui_strata.training.shots import FIRST_TRAINING_SEED, synthetic_example
@@ -153,7 +153,7 @@ def test_the_model_and_its_stand_ins_are_measured(tiny, family, name, copied):
     engine, vae, texts = tiny(family)
     [result] = evaluate(engine, vae, plan(name, family=family), texts)
     true = truth(family)
-    assert list(result.numbers) == ["model", "constant", "vae", "copy", "truth"]
+    assert list(result.numbers) == ["model", "constant", "usual", "vae", "copy", "truth"]
     alone = result.numbers["truth"]
     assert len({frozenset(numbers) for numbers in result.numbers.values() if numbers is not alone}) == 1
     for layer in family.layers:
@@ -164,6 +164,7 @@ def test_the_model_and_its_stand_ins_are_measured(tiny, family, name, copied):
         encoding = family.streams[family.index(layer)].encoding
         mean = true[layer].reshape(-1, 3).mean(0).expand(*SIZE, 3)
         expected = {"model": result.layers[layer], "constant": decode(encoding, mean),
+                    "usual": decode(encoding, usual_layers(family, "wide")[layer].expand(*SIZE, 3)),
                     "copy": decode(encoding, true[copied]),
                     "vae": decode(encoding, vae.decode(vae.encode(true[layer])))}
         for method, images in expected.items():
@@ -180,7 +181,7 @@ def test_the_model_and_its_stand_ins_are_measured(tiny, family, name, copied):
 
 def test_a_task_with_nothing_given_has_nothing_to_copy(tiny):
     [result] = evaluate(*tiny(INTRINSIC)[:2], plan("t2RAIN"), tiny(INTRINSIC)[2])
-    assert list(result.numbers) == ["model", "constant", "vae", "truth"]
+    assert list(result.numbers) == ["model", "constant", "usual", "vae", "truth"]
 
 
 def test_shots_go_one_by_one_and_each_has_its_own_noise(tiny):
@@ -267,7 +268,7 @@ def test_the_table_holds_the_json_and_comes_out_the_same_again(tmp_path, capsys)
     for line, row in zip(lines, report["rows"]):
         assert line.startswith(row["task"]) and row["layer"] in line and row["metric"] in line
         means = [row[method] and f'{row[method]["mean"]:.4g}' or "–" for method in methods]
-        assert line.split()[-6:] == [means[0], f'{row["model"]["std"]:.4g}', *means[1:]]
+        assert line.split()[-1 - len(methods):] == [means[0], f'{row["model"]["std"]:.4g}', *means[1:]]
         assert list(row["model"]["shots"]) == ["0", "1"]
 
 

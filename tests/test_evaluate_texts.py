@@ -50,7 +50,7 @@ def test_a_caption_stands_beside_the_usual_and_that_of_another_shot(vae):
     for result in made:
         said, true = result.texts["caption"]
         assert true == synthetic_example(FAMILY, result.seed, *SIZE).texts["caption"] and said != true
-        assert set(result.numbers) >= {"model", "constant", "shuffled"}
+        assert set(result.numbers) >= {"model", "usual", "shuffled"}
         by_name = {metric.name: numbers for (_, metric), numbers in result.numbers["model"].items()}
         assert by_name["exact match"] == 0 and 0 < by_name["word edits"] <= 1
     report = Report()
@@ -59,7 +59,7 @@ def test_a_caption_stands_beside_the_usual_and_that_of_another_shot(vae):
     written = json.loads(report.json())
     assert [text["shot"] for text in written["texts"]] == [0, 1] and written["texts"][0]["made"]
     row = next(row for row in written["rows"] if row["metric"] == "word edits")
-    assert row["shuffled"]["mean"] > 0 and row["constant"]["mean"] > 0 and row["copy"] is None
+    assert row["shuffled"]["mean"] > 0 and row["usual"]["mean"] > 0 and row["copy"] is None
     assert "object count" in report.table()
 
 

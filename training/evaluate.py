@@ -3,11 +3,13 @@
 Every number stands beside those of stand-ins for the model, made from the truth, since alone it says little:
   constant  one value for the whole shot: the truth's own mean, finished as the layer's encoding is (for normals the
             mean direction), or where a layer's code has one, that of nothing and nobody: `scores.BLANK`
+  usual     one value for all shots: the same mean over shots that are trained on. What a model says that has learned
+            what there is, and looks at nothing; for captions the most usual one (`caption_scores`)
   copy      a given layer taken for the target, the one most like a picture: of `_COPIED` the first that is given, or
             else the first given of the task; where nothing is given there is none
   vae       the truth through the VAE and back: what a perfect model would get
   truth     the truth itself, for relations alone: clipped to 0..1 as the network takes it, it does not fit perfectly
-  shuffled  for captions, the true one of another shot; constant is then the most usual of all (`caption_scores`)
+  shuffled  for captions, the true one of another shot
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from .shots import FIRST_TRAINING_SEED, Example, synthetic_example
 
 _SMALLEST = 16  # pixels: SSIM's window is 11
 _USUAL = 500  # shots, of which only the facts are needed: enough for what is most usual
+_USUAL_PICTURES, _USUAL_SIZE = 32, 32  # shots, of one frame, and its pixels: their means move little with more
 _COPIED = ("rgb", "bg", "fg")
 
 
@@ -124,7 +127,7 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
     and for a true caption that the model's text cannot hold.
     """
     family, fit = plan.family, Fit(plan.frames, plan.height, plan.width, plan.family.latents.cell)
-    guess = usual_caption(plan.framing) if family.texts else ""
+    guess, usual = usual_caption(plan.framing) if family.texts else "", usual_layers(family, plan.framing)
     for seed in plan.seeds:
         example = synthetic_example(family, seed, plan.frames, plan.height, plan.width, plan.framing)
         truth = example.layers
@@ -133,14 +136,17 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
         targets = [layer for layer in truth if any(layer in task.targets for task in tasks)]
         latents = {layer: _encode(vae, family, layer, fit.pad(images)) for layer, images in truth.items()
                    if any(layer in task.conditions + task.targets for task in tasks)}
-        constant = {layer: _constant(family, layer, truth[layer]) for layer in targets}
-        through = _decode(vae, family, latents, fit, targets)
-        measured = {"constant": _measure_layers(constant, example), "vae": _measure_layers(through, example)}
+        stand_ins = {
+            "constant": {layer: _constant(family, layer, truth[layer], truth[layer]) for layer in targets},
+            "usual": {layer: _constant(family, layer, truth[layer], usual.get(layer)) for layer in targets},
+            "vae": _decode(vae, family, latents, fit, targets),
+        }
+        measured = {name: _measure_layers(layers, example) for name, layers in stand_ins.items()}
         for task in tasks:
             drawn = _Sampling(engine, task, texts, words, plan, seed, on_step)
             made, said = drawn.run(latents, example.texts)
             pictures = [layer for layer in task.targets if layer in family.pictures]
-            sets = {"model": _decode(vae, family, made, fit, pictures), "constant": constant, "vae": through}
+            sets = {"model": _decode(vae, family, made, fit, pictures)} | stand_ins
             if given := [layer for layer in task.conditions if layer in truth]:
                 copied = truth[next((layer for layer in _COPIED if layer in given), given[0])]
                 sets["copy"] = {layer: _finish(family, layer, copied) for layer in pictures}
@@ -153,8 +159,7 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
             numbers["truth"] = measure_relations(task, truth)
             for text in said:
                 other = caption(stage(seed + 1, plan.framing).facts)
-                stand_ins = {"model": said[text], "constant": guess, "shuffled": other}
-                for name, wording in stand_ins.items():
+                for name, wording in {"model": said[text], "usual": guess, "shuffled": other}.items():
                     numbers.setdefault(name, {}).update(
                         caption_numbers(wording, example.texts[text], *example.exact[text]))
             yield Result(seed, task, truth | sets["model"], truth, numbers,
@@ -165,6 +170,15 @@ def evaluate(engine: Engine, vae: WanVae, plan: Plan, texts: Texts, on_step: Cal
 def usual_caption(framing: str) -> str:
     """The caption of what is most usual in the shots that are trained on."""
     return constant_caption(stage(FIRST_TRAINING_SEED + i, framing).facts for i in range(_USUAL))
+
+
+@lru_cache(maxsize=8)
+def usual_layers(family: Family, framing: str) -> Layers:
+    """The mean [1, 1, 1, 3] of each layer over shots that are trained on; of those alone whose constant is a mean."""
+    shots = [synthetic_example(family, FIRST_TRAINING_SEED + i, 1, _USUAL_SIZE, _USUAL_SIZE, framing).layers
+             for i in range(_USUAL_PICTURES)]
+    return {layer: torch.cat([shot[layer] for shot in shots]).mean((0, 1, 2), keepdim=True)
+            for layer in family.pictures if layer not in BLANK}
 
 
 @dataclass(frozen=True)
@@ -236,10 +250,11 @@ def _decode(vae: WanVae, family: Family, latents: Layers, fit: Fit, layers: Iter
         vae.decode(latents[layer], normalised=family.latents.normalised).cpu())) for layer in layers}
 
 
-def _constant(family: Family, layer: str, truth: Tensor) -> Tensor:
+def _constant(family: Family, layer: str, truth: Tensor, images: Tensor | None) -> Tensor:
+    """The mean of `images` everywhere, or nothing and nobody where the layer's code has that; shaped as the truth."""
     if layer in BLANK:
         return torch.full_like(truth, BLANK[layer])
-    return _finish(family, layer, truth.mean((0, 1, 2), keepdim=True).expand_as(truth))
+    return _finish(family, layer, images.mean((0, 1, 2), keepdim=True).expand_as(truth))
 
 
 def _finish(family: Family, layer: str, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from .evaluate import Result
 from .scores import Metric
 
-METHODS = ("model", "constant", "copy", "vae", "truth", "shuffled")
+METHODS = ("model", "constant", "usual", "copy", "vae", "truth", "shuffled")
 _ARROWS = {"higher": "↑", "lower": "↓"}
 
 
