@@ -27,12 +27,16 @@ from comfyui_strata.training.evaluate import Plan
 from comfyui_strata.training.report import Report
 from comfyui_strata.training.tiny_models import RECIPES, train_apart
 
-STEPS = 10  # of the sampler
+STEPS = 4  # of the sampler
 Keys = tuple[tuple[str, str, str], ...]  # task, layer, metric
 
 INTRINSIC: Keys = (
     ("R2AIN", "albedo", "PSNR"), ("R2AIN", "irradiance", "si-RMSE"), ("R2AIN", "normal", "mean angle"),
     ("RA2IN", "normal", "mean angle"), ("AIN2R", "rgb", "PSNR"), ("N2RAI", "rgb", "PSNR"),
+)  # fmt: skip
+ALPHA: Keys = (
+    ("R2PFB", "alpha", "MAD"), ("R2PFB", "fg", "PSNR"), ("R2PFB", "bg", "PSNR"), ("P2RFB", "alpha", "MAD"),
+    ("PFB2R", "rgb", "PSNR"), ("t2RPFB", "over(fg, alpha, bg) = rgb", "composite error"),
 )  # fmt: skip
 UNITY: Keys = (
     ("R2D", "depth", "AbsRel"), ("R2S", "segmentation", "mIoU"), ("R2K", "skeleton", "PCK@0.2"),
@@ -67,6 +71,8 @@ QUESTIONS = {
         "see all": {}, "see conditions": {"variant": Variant(condition_attention="conditions")}}, INTRINSIC),
     "tasks": Question("ablation_intrinsic", {
         "all 15": {}, "R2AIN alone": {"tasks": {"R2AIN": 1.0}}}, INTRINSIC[:3]),
+    "plate": Question("ablation_alpha", {
+        "bare": {}, "an adapter of its own": {"variant": Variant(plate="own")}}, ALPHA),
     "rows": Question("ablation_unity", {
         "shared": {"variant": Variant(latents="wan2.1")},
         "a vector a stream": {"variant": Variant(latents="wan2.1", modulation="per_stream")}}, UNITY),
@@ -75,7 +81,7 @@ QUESTIONS = {
         "none": {"variant": Variant(latents="wan2.1", sentences="none")}}, UNITY),
     "recall": Question("ablation_vigu", {
         "prompt, then caption": {},
-        "caption alone": {"stages": (Stage(3000, {"R2C": 0.8, "t2RC": 0.2}, "caption", 0.9),)}}, VIGU),
+        "caption alone": {"stages": (Stage(1500, {"R2C": 0.8, "t2RC": 0.2}, "caption", 0.9),)}}, VIGU),
 }  # fmt: skip
 
 

@@ -42,7 +42,9 @@ from comfyui_strata.training.rendering.captions import Facts, summary
 from comfyui_strata.training.report import METHODS, Report
 from comfyui_strata.training.shots import Example, synthetic_example
 
-FRAMES, SIDE, STEPS, FRAMING = 9, 64, 20, "close"  # as the bundled models were trained
+FRAMES, SIDE, FRAMING = 9, 64, "close"  # as the bundled models were trained
+STEPS = 4  # of the sampler: what has one right answer is nearer to it with few; see the section `steps`
+JOINT_STEPS = 20  # where video and caption are both made of a prompt
 RATE = Fraction(8)
 TOLD = {"kind": "object kind", "colour": "object colour", "texture": "object texture", "motion": "object motion",
         "place": "place", "ground": "ground", "wall": "wall", "light": "light kind", "tint": "light tint",
@@ -50,6 +52,8 @@ TOLD = {"kind": "object kind", "colour": "object colour", "texture": "object tex
 # What lengths and sizes are measured by: one task a layer.
 REACHING = {"intrinsic": ("R2AIN", "AIN2R"), "alpha": ("R2PFB", "PFB2R"), "unity": ("R2D", "R2F", "R2S"),
             "vigu": ("R2C",)}  # fmt: skip
+STEPPED = {"intrinsic": ("R2AIN",), "alpha": ("R2PFB",), "unity": ("R2D",), "vigu": ("R2C",)}
+COUNTS = (2, STEPS, 8, 20)  # sampler steps
 DRAWN = {"intrinsic": ("R2AIN",), "alpha": ("R2PFB",), "unity": ("R2D", "R2F", "R2P", "R2K", "R2S")}
 GRID = 6  # shots of a picture
 SHAPES = ((9, 64), (17, 64), (33, 64), (9, 96))  # frames, side: as trained, 2x and 4x the length, 1.5x the size
@@ -66,20 +70,21 @@ class Bench:
     model: str
     shots: int
 
-    def report(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE) -> dict:
+    def report(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE,
+               steps: int = STEPS) -> dict:
         """The JSON of `strata eval`; see `command`."""
         chosen = tuple(parse_task(family, name) for name in names)
-        file = self.folder / f"{family.name}_{len(chosen)}_{frames}x{side}_{self.shots}.json"
+        file = self.folder / f"{family.name}_{len(chosen)}_{frames}x{side}_{steps}_{self.shots}.json"
         if not file.is_file():
-            plan = Plan(chosen, range(self.shots), frames, side, side, STEPS, framing=FRAMING)
+            plan = Plan(chosen, range(self.shots), frames, side, side, steps, framing=FRAMING)
             partial = file.with_suffix(".part")
             measure(Trial(plan, partial), find_models(self.model, family), Report())
             partial.replace(file)
         return json.loads(file.read_text(encoding="utf-8"))
 
-    def rows(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE) -> list[dict]:
+    def rows(self, family: Family, names: Iterable[str], *shape: int) -> list[dict]:
         """Its rows."""
-        return self.report(family, names, frames, side)["rows"]
+        return self.report(family, names, *shape)["rows"]
 
     def command(self, family: Family, names: Iterable[str] = (), frames: int = FRAMES, side: int = SIDE) -> str:
         """What gives those rows by hand."""
@@ -88,10 +93,11 @@ class Bench:
         return (f"`strata eval --family {family.name}{task}{model} --framing {FRAMING} --seeds {self.shots} "
                 f"--size {side}x{side} --frames {frames} --steps {STEPS} --device cpu`")
 
-    def run(self, family: Family, task: str, out: Path, seed: int, **settings) -> dict[str, Path]:
+    def run(self, family: Family, task: str, out: Path, seed: int, steps: int = STEPS,
+            **settings) -> dict[str, Path]:
         """`strata run`, unless its result is there."""
         models = find_models(self.model, family)
-        job = Job(parse_task(family, task), out=out, steps=STEPS, seed=seed, **settings)
+        job = Job(parse_task(family, task), out=out, steps=steps, seed=seed, **settings)
         made = job.task.targets if (out / "run.json").is_file() else None
         if made is None:
             return run(job, models)
@@ -121,19 +127,28 @@ def _full_table(rows: list[dict]) -> Iterator[str]:
 
 def reach(bench: Bench) -> str:
     """Lengths and sizes that the models were not trained on."""
-    lines = ["| family | task | layer | metric | " + " | ".join(f"{f} x {s} x {s}" for f, s in SHAPES) + " |",
-             "|---" * (4 + len(SHAPES)) + "|"]
-    commands = []
-    for name, names in REACHING.items():
-        family = get_family(name)
-        by_shape = [_by_key(bench.rows(family, names, *shape)) for shape in SHAPES]
-        commands.append(bench.command(family, names))
-        for key, row in by_shape[0].items():
-            if HEADS.get(key[1]) == key[2]:
-                cells = [f"**{_cell(rows[key]['model'])}** ({_cell(rows[key]['constant'])})" for rows in by_shape]
-                lines.append(f"| {name} | {' | '.join(key)} {row['unit']} | " + " | ".join(cells) + " |")
     return "\n".join([f"{bench.shots} shots; in brackets the best constant. With other `--frames` and `--size`:", "",
-                      *commands, "", *lines])
+                      *_side_by_side(bench, REACHING, {f"{f} x {s} x {s}": (f, s) for f, s in SHAPES})])
+
+
+def steps(bench: Bench) -> str:
+    """More and fewer steps of the sampler."""
+    return "\n".join([f"{bench.shots} shots; in brackets the best constant. With other `--steps`:", "",
+                      *_side_by_side(bench, STEPPED, {str(count): (FRAMES, SIDE, count) for count in COUNTS})])
+
+
+def _side_by_side(bench: Bench, chosen: Mapping[str, Iterable[str]],
+                  ways: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """The head metric of each layer, a column each of `ways`: frames, side and steps; after the commands of one."""
+    families = {get_family(name): names for name, names in chosen.items()}
+    yield from (f"* {bench.command(family, names)}" for family, names in families.items())
+    yield from ("", "| family | task | layer | metric | " + " | ".join(ways) + " |", "|---" * (4 + len(ways)) + "|")
+    for family, names in families.items():
+        measured = [_by_key(bench.rows(family, names, *way)) for way in ways.values()]
+        for key, row in measured[0].items():
+            if HEADS.get(key[1]) == key[2]:
+                cells = [f"**{_cell(rows[key]['model'])}** ({_cell(rows[key]['constant'])})" for rows in measured]
+                yield f"| {family.name} | {' | '.join(key)} {row['unit']} | " + " | ".join(cells) + " |"
 
 
 def flicker(bench: Bench) -> str:
@@ -178,7 +193,8 @@ def agreement(bench: Bench) -> str:
     for example in _shots(bench, VIGU):
         out = bench.folder / "agreement" / _digits(example)
         prompt = summary(example.exact["caption"][0])
-        made = bench.run(VIGU, "t2RC", out, _seed(example), inputs={}, prompt=prompt, frames=FRAMES, size=(SIDE, SIDE))
+        made = bench.run(VIGU, "t2RC", out, _seed(example), JOINT_STEPS, inputs={}, prompt=prompt, frames=FRAMES,
+                         size=(SIDE, SIDE))
         said.append(caption_facts(made["caption"].read_text(encoding="utf-8")))
         read.append(caption_facts(captioner.caption(made["rgb"]).text))
         truths.append(example.exact["caption"][0])
@@ -324,8 +340,8 @@ def _text(number: float | None) -> str:
 
 SECTIONS: dict[str, Callable[[Bench], str]] = {
     **{name: lambda bench, family=family: every_number(bench, family) for name, family in FAMILIES.items()},
-    "grids": grids, "flicker": flicker, "reach": reach, "captions": captions, "agreement": agreement, "relit": relit,
-    "motion": motion,
+    "grids": grids, "flicker": flicker, "reach": reach, "steps": steps, "captions": captions, "agreement": agreement,
+    "relit": relit, "motion": motion,
 }
 
 

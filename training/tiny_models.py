@@ -62,7 +62,8 @@ def make(folder: Path, model: str, processes: int = 1, *, cpu: bool = False) -> 
 
 
 def train_apart(config: TrainConfig, run: Path, processes: int = 1, *, cpu: bool = False) -> None:
-    """`strata train` into the folder `run`, in processes of its own, which share the batch; on from where it was cut
+    """`strata train` into the folder `run`, in processes of its own, which share the batch and the
+    cores (unless OMP_NUM_THREADS says otherwise); on from where it was cut
     off, and nothing where it has come to its end. Raises subprocess.CalledProcessError when it fails."""
     if (run / _DONE).is_file():
         return
@@ -75,8 +76,8 @@ def train_apart(config: TrainConfig, run: Path, processes: int = 1, *, cpu: bool
         what = [str(start)]
     command = ["-m", "comfyui_strata.cli", "train", *what, "--out", str(run), *["--cpu"] * cpu]
     several = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    subprocess.run([sys.executable, *several, *command], check=True, env=os.environ | {"OMP_NUM_THREADS": threads})
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+    subprocess.run([sys.executable, *several, *command], check=True, env=threads | os.environ)
     (run / _DONE).touch()
 
 
