@@ -81,7 +81,7 @@ QUESTIONS = {
         "none": {"variant": Variant(latents="wan2.1", sentences="none")}}, UNITY),
     "recall": Question("ablation_vigu", {
         "prompt, then caption": {},
-        "caption alone": {"stages": (Stage(1500, {"R2C": 0.8, "t2RC": 0.2}, "caption", 0.9),)}}, VIGU),
+        "caption alone": {"stages": (Stage(1200, {"R2C": 0.8, "t2RC": 0.2}, "caption", 0.9),)}}, VIGU),
 }  # fmt: skip
 
 
