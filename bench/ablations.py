@@ -35,7 +35,7 @@ INTRINSIC: Keys = (
     ("RA2IN", "normal", "mean angle"), ("AIN2R", "rgb", "PSNR"), ("N2RAI", "rgb", "PSNR"),
 )  # fmt: skip
 ALPHA: Keys = (
-    ("R2PFB", "alpha", "MAD"), ("R2PFB", "fg", "PSNR"), ("R2PFB", "bg", "PSNR"), ("P2RFB", "alpha", "MAD"),
+    ("R2PFB", "alpha", "MAD"), ("R2PFB", "fg", "PSNR"), ("R2PFB", "bg", "PSNR"), ("RB2PF", "alpha", "MAD"),
     ("PFB2R", "rgb", "PSNR"), ("t2RPFB", "over(fg, alpha, bg) = rgb", "composite error"),
 )  # fmt: skip
 UNITY: Keys = (
@@ -62,7 +62,8 @@ QUESTIONS = {
     "adapters": Question("ablation_intrinsic", {
         "one a stream": {}, "shared": {"variant": Variant(adapters="shared")}}, INTRINSIC),
     "joint": Question("ablation_scratch", {
-        "attention": {"variant": Variant(gating="always", adapters="shared")},
+        # With shared adapters nothing would tell the streams apart but their place in the picture's channels.
+        "attention": {"variant": Variant(gating="always")},
         "channel concatenation": {"variant": Variant(gating="always", adapters="shared", joint="channel_concat")}},
         INTRINSIC),
     "ffn": Question("ablation_intrinsic", {
