@@ -43,8 +43,8 @@ from comfyui_strata.training.report import METHODS, Report
 from comfyui_strata.training.shots import Example, synthetic_example
 
 FRAMES, SIDE, FRAMING = 9, 64, "close"  # as the bundled models were trained
-STEPS = 4  # of the sampler: what has one right answer is nearer to it with few; see the section `steps`
-JOINT_STEPS = 20  # where video and caption are both made of a prompt
+# Steps of the sampler: layers of a given picture come out best with few, captions with more; see the section `steps`.
+FEW, STEPS = 4, {"vigu": 20}
 RATE = Fraction(8)
 TOLD = {"kind": "object kind", "colour": "object colour", "texture": "object texture", "motion": "object motion",
         "place": "place", "ground": "ground", "wall": "wall", "light": "light kind", "tint": "light tint",
@@ -53,7 +53,7 @@ TOLD = {"kind": "object kind", "colour": "object colour", "texture": "object tex
 REACHING = {"intrinsic": ("R2AIN", "AIN2R"), "alpha": ("R2PFB", "PFB2R"), "unity": ("R2D", "R2F", "R2S"),
             "vigu": ("R2C",)}  # fmt: skip
 STEPPED = {"intrinsic": ("R2AIN",), "alpha": ("R2PFB",), "unity": ("R2D",), "vigu": ("R2C",)}
-COUNTS = (2, STEPS, 8, 20)  # sampler steps
+COUNTS = (2, FEW, 8, 20)  # sampler steps
 DRAWN = {"intrinsic": ("R2AIN",), "alpha": ("R2PFB",), "unity": ("R2D", "R2F", "R2P", "R2K", "R2S")}
 GRID = 6  # shots of a picture
 SHAPES = ((9, 64), (17, 64), (33, 64), (9, 96))  # frames, side: as trained, 2x and 4x the length, 1.5x the size
@@ -71,8 +71,9 @@ class Bench:
     shots: int
 
     def report(self, family: Family, names: Iterable[str], frames: int = FRAMES, side: int = SIDE,
-               steps: int = STEPS) -> dict:
+               steps: int | None = None) -> dict:
         """The JSON of `strata eval`; see `command`."""
+        steps = steps or _steps(family)
         chosen = tuple(parse_task(family, name) for name in names)
         file = self.folder / f"{family.name}_{len(chosen)}_{frames}x{side}_{steps}_{self.shots}.json"
         if not file.is_file():
@@ -91,13 +92,12 @@ class Bench:
         task = f" --task {' '.join(names)}" if names else ""
         model = "" if self.model == "tiny" else f" --model {self.model}"
         return (f"`strata eval --family {family.name}{task}{model} --framing {FRAMING} --seeds {self.shots} "
-                f"--size {side}x{side} --frames {frames} --steps {STEPS} --device cpu`")
+                f"--size {side}x{side} --frames {frames} --steps {_steps(family)} --device cpu`")
 
-    def run(self, family: Family, task: str, out: Path, seed: int, steps: int = STEPS,
-            **settings) -> dict[str, Path]:
+    def run(self, family: Family, task: str, out: Path, seed: int, **settings) -> dict[str, Path]:
         """`strata run`, unless its result is there."""
         models = find_models(self.model, family)
-        job = Job(parse_task(family, task), out=out, steps=steps, seed=seed, **settings)
+        job = Job(parse_task(family, task), out=out, steps=_steps(family), seed=seed, **settings)
         made = job.task.targets if (out / "run.json").is_file() else None
         if made is None:
             return run(job, models)
@@ -105,7 +105,7 @@ class Bench:
 
     def captioner(self) -> Captioner:
         """Reads clips of the trained size."""
-        return Captioner(find_models(self.model, VIGU), CaptionSettings(size=(SIDE, SIDE), frames=FRAMES))
+        return Captioner(find_models(self.model, VIGU), CaptionSettings(_steps(VIGU), size=(SIDE, SIDE), frames=FRAMES))
 
 
 def every_number(bench: Bench, family: Family) -> str:
@@ -193,8 +193,7 @@ def agreement(bench: Bench) -> str:
     for example in _shots(bench, VIGU):
         out = bench.folder / "agreement" / _digits(example)
         prompt = summary(example.exact["caption"][0])
-        made = bench.run(VIGU, "t2RC", out, _seed(example), JOINT_STEPS, inputs={}, prompt=prompt, frames=FRAMES,
-                         size=(SIDE, SIDE))
+        made = bench.run(VIGU, "t2RC", out, _seed(example), inputs={}, prompt=prompt, frames=FRAMES, size=(SIDE, SIDE))
         said.append(caption_facts(made["caption"].read_text(encoding="utf-8")))
         read.append(caption_facts(captioner.caption(made["rgb"]).text))
         truths.append(example.exact["caption"][0])
@@ -312,6 +311,10 @@ def _facts_table(pairs: Mapping[str, Iterable[tuple[Facts, Facts]]]) -> str:
 def _shots(bench: Bench, family: Family, seeds: range | None = None) -> Iterator[Example]:
     for seed in range(bench.shots) if seeds is None else seeds:
         yield synthetic_example(family, seed, FRAMES, SIDE, SIDE, FRAMING)
+
+
+def _steps(family: Family) -> int:
+    return STEPS.get(family.name, FEW)
 
 
 def _seed(example: Example) -> int:
