@@ -27,7 +27,7 @@ from comfyui_strata.training.evaluate import Plan
 from comfyui_strata.training.report import Report
 from comfyui_strata.training.tiny_models import RECIPES, train_apart
 
-STEPS = 4  # of the sampler
+STEPS, TEXT_STEPS = 4, 20  # of the sampler: captions come out better with more
 Keys = tuple[tuple[str, str, str], ...]  # task, layer, metric
 
 INTRINSIC: Keys = (
@@ -43,7 +43,9 @@ UNITY: Keys = (
     ("R2P", "densepose", "part accuracy"), ("D2R", "rgb", "PSNR"),
 )  # fmt: skip
 VIGU: Keys = (
-    ("R2C", "object kind", "F1"), ("R2C", "object colour", "F1"), ("R2C", "place", "F1"), ("R2C", "camera", "F1"),
+    ("R2C", "caption", "fact F1"), ("R2C", "caption", "object kind precision"),
+    ("R2C", "caption", "object colour precision"), ("R2C", "caption", "ground precision"),
+    ("R2C", "caption", "word edits"),
 )  # fmt: skip
 
 
@@ -111,8 +113,8 @@ def numbers_of(folder: Path, question: Question, arm: str, seed: int, args: argp
         train_apart(config, run, args.processes, cpu=True)
         family = config.resolve_family()
         tasks = tuple(parse_task(family, name) for name in dict.fromkeys(task for task, _, _ in question.measured))
-        plan = Plan(tasks, range(args.shots), config.data.frames, config.data.height, config.data.width, STEPS,
-                    framing=config.data.framing)
+        plan = Plan(tasks, range(args.shots), config.data.frames, config.data.height, config.data.width,
+                    TEXT_STEPS if family.texts else STEPS, framing=config.data.framing)
         frozen = config.model.backbone if config.model.train == "adapters" else None  # what learned lies in the run
         models = find_models(str(run), family, backbone=frozen, vae=config.model.vae,
                              text_encoder=config.model.text_encoder)
