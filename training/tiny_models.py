@@ -62,9 +62,9 @@ def make(folder: Path, model: str, processes: int = 1, *, cpu: bool = False) -> 
 
 
 def train_apart(config: TrainConfig, run: Path, processes: int = 1, *, cpu: bool = False) -> None:
-    """`strata train` into the folder `run`, in processes of its own, which share the batch and the
-    cores (unless OMP_NUM_THREADS says otherwise); on from where it was cut
-    off, and nothing where it has come to its end. Raises subprocess.CalledProcessError when it fails."""
+    """`strata train` into the folder `run`, in processes of its own, which share the batch and (unless OMP_NUM_THREADS
+    says otherwise) the cores; on from where it was cut off, and nothing where it has come to its end. Raises
+    subprocess.CalledProcessError when it fails."""
     if (run / _DONE).is_file():
         return
     what = ["--resume"]
